@@ -1,1 +1,32 @@
-//! See ARCHITECTURE.md.
+//! Plugins: sandboxed WebAssembly components that act on requests, one typed call per hook.
+//!
+//! Parts: [`manifest`] (what a plugin says of itself), [`config`] (limits and the operator's
+//! policies), [`capability`] (what the embedder lends), [`types`] (what crosses a hook), [`fault`]
+//! (how plugins fail), [`error`] (how the host refuses).
+//!
+//! This crate is the only owner of wasmtime; neither its types nor the generated ones leave. It
+//! never sees a tensor, never lends a guest more than was granted, never enters an instance again
+//! that trapped, and gives no guest any WASI.
+
+#![forbid(unsafe_code)]
+
+pub mod capability;
+pub mod config;
+pub mod error;
+pub mod fault;
+pub mod file;
+pub mod manifest;
+pub mod types;
+
+pub use capability::{
+    AgentContext, Capabilities, Capability, CapabilityError, CorpusCapability, GenerateCapability,
+    TokenizerCapability,
+};
+pub use config::{CallLimits, HostConfig, ImportLimits, KindLimits, OnFailure, PluginPolicy};
+pub use error::{HostError, ImportRefusal, InstallError, ManifestError, SwapError};
+pub use fault::{FaultKind, PluginFault};
+pub use manifest::{Manifest, PluginKind};
+pub use types::{
+    Candidate, Completion, CorpusInfo, Evidence, EvidenceSpan, GenerateCall, PreprocessOutcome,
+    Reject, RequestInfo, RouteDecision, SHARES_TOTAL, SamplingView, Share, StreamAction,
+};
