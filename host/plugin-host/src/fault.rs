@@ -1,6 +1,8 @@
 //! How a plugin failed: always by name, version and digest, never mixed with the host's own errors
 //! and never with a plugin's policy answers.
 
+use std::sync::Arc;
+
 use request::Digest;
 
 /// A call into a plugin that did not come to a valid result. The instance it happened in is gone.
@@ -8,9 +10,9 @@ use request::Digest;
 #[error("plugin {plugin}@{version} ({}): {kind}", digest.short())]
 pub struct PluginFault {
     /// Name of the plugin.
-    pub plugin: String,
+    pub plugin: Arc<str>,
     /// Its version.
-    pub version: String,
+    pub version: Arc<str>,
     /// Digest of its component.
     pub digest: Digest,
     /// What happened.
@@ -61,9 +63,9 @@ pub enum FaultKind {
         /// The call.
         hook: &'static str,
         /// The plugin's code.
-        code: String,
+        code: Box<str>,
         /// The plugin's message, cut at the host's limit.
-        message: String,
+        message: Box<str>,
     },
     /// The component does not fit the interface of its kind.
     #[error("incompatible: {reason}")]
