@@ -1,1 +1,31 @@
-//! See ARCHITECTURE.md.
+//! The arithmetic of Mortise: each op a safe function that checks its operands, in front of a scalar
+//! specification and vector bodies chosen at run time.
+//!
+//! Every output element of every op has one order of reduction, which depends neither on the other
+//! rows of the call, nor on how a prompt was cut into chunks, nor on the number of threads, nor on
+//! the CPU: the same inputs give the same bits.
+//!
+//! Activations are candle tensors, f32 `[rows, width]`. What stays (weights, KV blocks) is held in
+//! layouts of our own. This crate never knows what a model, an adapter or a request is.
+
+mod aligned;
+mod cuda_disabled;
+pub mod dispatch;
+mod error;
+pub mod ops;
+mod simd;
+mod tensor;
+
+use cuda_disabled as cuda;
+
+pub use error::KernelError;
+pub use ops::embedding::Embedding;
+pub use ops::kv_write::{KvBlocks, KvGeometry, PagedPlan, PagedSpan, kv_write};
+pub use ops::linear::PackedLinear;
+pub use ops::lora_expand::lora_expand;
+pub use ops::lora_shrink::{LoraPair, LoraSegment, lora_shrink};
+pub use ops::paged_attention::{AttentionShape, paged_attention};
+pub use ops::rms_norm::rms_norm;
+pub use ops::rope::{RopeAngles, RopeConfig, RopeScaling, RopeTable, rope};
+pub use ops::silu_mul::silu_mul;
+pub use tensor::WeightBytes;

@@ -1,0 +1,10 @@
+//! What every op answers for a tensor on a CUDA device in a build without CUDA.
+//!
+//! A build with CUDA replaces this module by one of the same names, and nothing above changes.
+
+use crate::KernelError;
+
+/// The answer for any op.
+pub(crate) fn refuse<T>(op: &'static str) -> Result<T, KernelError> {
+    Err(KernelError::NotBuiltWithCuda { op })
+}

@@ -1,0 +1,77 @@
+//! Why an op refuses its arguments. Every op checks before it computes, so a refusal leaves no
+//! output half written.
+
+use candle_core::{DType, DeviceLocation};
+
+/// An op refused its arguments or its device.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// An operand of the wrong shape.
+    #[error("{op}: {operand} has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The op.
+        op: &'static str,
+        /// Which operand.
+        operand: &'static str,
+        /// Shape required.
+        expected: Vec<usize>,
+        /// Shape given.
+        found: Vec<usize>,
+    },
+    /// An operand of the wrong type.
+    #[error("{op}: {operand} has dtype {found:?}")]
+    Dtype {
+        /// The op.
+        op: &'static str,
+        /// Which operand.
+        operand: &'static str,
+        /// Type given.
+        found: DType,
+    },
+    /// An operand whose elements do not lie one after another.
+    #[error("{op}: {operand} is not contiguous")]
+    NotContiguous {
+        /// The op.
+        op: &'static str,
+        /// Which operand.
+        operand: &'static str,
+    },
+    /// A size or index outside its bound.
+    #[error("{op}: {what} is {value}, the bound is {bound}")]
+    Bound {
+        /// The op.
+        op: &'static str,
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: usize,
+        /// What it must not reach or exceed.
+        bound: usize,
+    },
+    /// A size that is zero or too large to allocate.
+    #[error("{op}: unusable size: {what}")]
+    Size {
+        /// The op.
+        op: &'static str,
+        /// Which size.
+        what: &'static str,
+    },
+    /// A tensor on a CUDA device in a build without CUDA.
+    #[error("{op}: not built with cuda")]
+    NotBuiltWithCuda {
+        /// The op.
+        op: &'static str,
+    },
+    /// A device no build supports, or two operands on different devices.
+    #[error("{op}: unsupported device {device:?}")]
+    Device {
+        /// The op.
+        op: &'static str,
+        /// The device.
+        device: DeviceLocation,
+    },
+    /// The tensor library refused.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

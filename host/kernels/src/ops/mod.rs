@@ -1,0 +1,18 @@
+//! One folder per op: `mod.rs` the safe entry, `scalar.rs` the specification, `simd.rs` the vector
+//! body.
+
+pub mod embedding;
+pub mod kv_write;
+pub mod linear;
+pub mod lora_expand;
+pub mod lora_shrink;
+pub mod paged_attention;
+pub mod rms_norm;
+pub mod rope;
+pub mod silu_mul;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+/// Multiply-adds below which a second thread costs more than it saves.
+pub(crate) const PARALLEL_WORK_MIN: usize = 1 << 16;

@@ -1,0 +1,115 @@
+//! Causal attention of the rows of a step over their sequences' blocks: prefill chunks and single
+//! tokens in one call, grouped queries, optionally a sliding window.
+//!
+//! A row is computed alone: scores over its positions in order, softmax, weighted values in order.
+//! Where its blocks lie, and what else is in the step, changes no bit.
+
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::PARALLEL_WORK_MIN;
+use crate::dispatch::{Level, level};
+use crate::simd::vector_levels;
+use crate::tensor::{Place, exactly, from_host, host_floats, place};
+use crate::{KernelError, KvBlocks, PagedPlan, cuda};
+
+const OP: &str = "paged_attention";
+
+vector_levels! {
+    fn attend(job: &Job<'_>, scores: &mut Vec<f32>, out: &mut [f32])
+}
+
+/// What attention does, besides its operands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads, a multiple of the key heads.
+    pub heads: usize,
+    /// Positions a row looks back to, itself included; `None` for all.
+    pub window: Option<usize>,
+    /// Factor of the scores.
+    pub scale: f32,
+}
+
+/// The queries of one row that share one key head.
+struct Job<'a> {
+    /// `[queries][head_dim]`
+    queries: &'a [f32],
+    blocks: &'a KvBlocks,
+    block_table: &'a [u32],
+    kv_head: usize,
+    /// Positions attended to, `first..end`.
+    first: usize,
+    end: usize,
+    scale: f32,
+}
+
+/// `softmax(scale * q Kᵀ) V` per row and head: `q` and the result are `[rows, heads * head_dim]`.
+/// The rows' own keys and values must have been written before.
+///
+/// # Errors
+/// Operands of other shapes or types, a plan made for other blocks, heads that are not whole
+/// groups, an empty window, or a device this build can't use.
+pub fn paged_attention(
+    q: &Tensor,
+    blocks: &KvBlocks,
+    plan: &PagedPlan,
+    shape: &AttentionShape,
+) -> Result<Tensor, KernelError> {
+    let geometry = blocks.geometry();
+    plan.check_geometry(OP, &geometry)?;
+    if shape.heads == 0 || shape.heads % geometry.kv_heads != 0 {
+        let (value, bound) = (shape.heads, geometry.kv_heads);
+        return Err(KernelError::Bound { op: OP, what: "heads", value, bound });
+    }
+    if shape.window == Some(0) {
+        return Err(KernelError::Size { op: OP, what: "empty window" });
+    }
+    let rows = plan.slots().len();
+    exactly(OP, "q", q, &[rows, shape.heads * geometry.head_dim])?;
+    if place(OP, q.device())? == Place::Cuda {
+        return cuda::refuse(OP);
+    }
+    let queries = host_floats(OP, "q", q)?;
+    let mut out = vec![0.0; q.elem_count()];
+    on_rows(level(), queries.as_slice()?, blocks, plan, (shape, &mut out));
+    from_host(out, q.shape())
+}
+
+fn on_rows(
+    level: Level,
+    q: &[f32],
+    blocks: &KvBlocks,
+    plan: &PagedPlan,
+    (shape, out): (&AttentionShape, &mut [f32]),
+) {
+    let geometry = blocks.geometry();
+    let group = shape.heads / geometry.kv_heads * geometry.head_dim;
+    let bounds = |row: usize| {
+        let (block_table, position) = plan.row(row);
+        let first = shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        (block_table, first, position + 1)
+    };
+    let head = |scores: &mut Vec<f32>, (index, (queries, out)): (usize, (&[f32], &mut [f32]))| {
+        let (row, kv_head) = (index / geometry.kv_heads, index % geometry.kv_heads);
+        let (block_table, first, end) = bounds(row);
+        let scale = shape.scale;
+        let job = Job { queries, blocks, block_table, kv_head, first, end, scale };
+        run(level, &job, scores, out);
+    };
+    let positions: usize = (0..plan.slots().len()).map(|row| bounds(row).2 - bounds(row).1).sum();
+    if positions * shape.heads * geometry.head_dim * 2 <= PARALLEL_WORK_MIN {
+        let mut scores = Vec::new();
+        let heads = q.chunks_exact(group).zip(out.chunks_exact_mut(group));
+        heads.enumerate().for_each(|item| head(&mut scores, item));
+    } else {
+        let heads = q.par_chunks_exact(group).zip(out.par_chunks_exact_mut(group));
+        heads.enumerate().for_each_init(Vec::new, head);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! The vector body: scores of sixteen positions at a time for a few queries that share keys, then
+//! sixteen outputs at a time for the same queries.
+
+use super::Job;
+use crate::aligned::LANES;
+use crate::simd::math::exp_vector;
+use crate::simd::{Vector, max_lanes, sum_lanes};
+
+/// Vectors of values held for each query.
+const VALUE_VECTORS: usize = 4;
+
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub(super) unsafe fn attend<V: Vector>(job: &Job<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+    let dim = job.blocks.geometry().head_dim;
+    let queries = job.queries.len() / dim;
+    let mut query = 0;
+    // SAFETY: the caller has the instructions of `V`.
+    unsafe {
+        if V::REGISTERS == 32 {
+            while queries - query >= 4 {
+                queries_by::<V, 4>(job, query, scores, out);
+                query += 4;
+            }
+        }
+        while queries - query >= 2 {
+            queries_by::<V, 2>(job, query, scores, out);
+            query += 2;
+        }
+        while query < queries {
+            queries_by::<V, 1>(job, query, scores, out);
+            query += 1;
+        }
+    }
+}
+
+/// Queries `query..query + Q`.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+unsafe fn queries_by<V: Vector, const Q: usize>(
+    job: &Job<'_>,
+    query: usize,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    let dim = job.blocks.geometry().head_dim;
+    // Whole vectors, and one more: the last panel of a block may write past the context.
+    let stride = (job.end - job.first).next_multiple_of(LANES) + LANES;
+    if scores.len() < Q * stride {
+        scores.resize(Q * stride, 0.0);
+    }
+    let scores = &mut scores[..Q * stride];
+    let queries = &job.queries[query * dim..(query + Q) * dim];
+    let out = &mut out[query * dim..(query + Q) * dim];
+    // SAFETY: the caller has the instructions of `V`.
+    unsafe {
+        score::<V, Q>(job, queries, scores, stride);
+        let mut totals = [0.0; Q];
+        for (total, scores) in totals.iter_mut().zip(scores.chunks_exact_mut(stride)) {
+            *total = softmax::<V>(scores, job.end - job.first);
+        }
+        let padded = job.blocks.geometry().padded_dim();
+        let vectors = if V::REGISTERS == 32 { VALUE_VECTORS } else { VALUE_VECTORS / 2 };
+        let mut d = 0;
+        while d + vectors * LANES <= padded {
+            if V::REGISTERS == 32 {
+                weigh::<V, Q, VALUE_VECTORS>(job, (scores, stride), &totals, (out, d));
+            } else {
+                weigh::<V, Q, { VALUE_VECTORS / 2 }>(job, (scores, stride), &totals, (out, d));
+            }
+            d += vectors * LANES;
+        }
+        while d < padded {
+            weigh::<V, Q, 1>(job, (scores, stride), &totals, (out, d));
+            d += LANES;
+        }
+    }
+}
+
+/// Scaled scores of positions `first..end`, `[Q][stride]`.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+unsafe fn score<V: Vector, const Q: usize>(
+    job: &Job<'_>,
+    queries: &[f32],
+    scores: &mut [f32],
+    stride: usize,
+) {
+    let geometry = job.blocks.geometry();
+    let (dim, tokens, block_tokens) =
+        (geometry.head_dim, geometry.padded_tokens(), geometry.block_tokens);
+    let mut position = job.first;
+    while position < job.end {
+        let (index, offset) = (position / block_tokens, position % block_tokens);
+        let keys = job.blocks.keys_of(job.block_table[index] as usize, job.kv_head);
+        // A panel of sixteen positions of this block, and how many of them are wanted from here.
+        let (panel, skip) = (offset / LANES * LANES, offset % LANES);
+        let wanted = (LANES - skip).min(block_tokens - offset).min(job.end - position);
+        assert!(keys.len() == dim * tokens && panel + LANES <= tokens);
+        // SAFETY: the caller has the instructions; a panel of `keys` is sixteen floats within each
+        // of its `dim` runs, and `queries` holds `Q * dim` floats.
+        unsafe {
+            let mut sums = [V::splat(0.0); Q];
+            for d in 0..dim {
+                let key = V::load(keys.as_ptr().add(d * tokens + panel));
+                for (q, sum) in sums.iter_mut().enumerate() {
+                    *sum = V::splat(*queries.get_unchecked(q * dim + d)).mul_add(key, *sum);
+                }
+            }
+            for (q, sum) in sums.iter().enumerate() {
+                let sum = sum.mul(V::splat(job.scale));
+                let target = &mut scores[q * stride + position - job.first..][..LANES];
+                if skip == 0 {
+                    sum.store(target.as_mut_ptr());
+                } else {
+                    target[..wanted].copy_from_slice(&sum.to_array()[skip..skip + wanted]);
+                }
+            }
+        }
+        position += wanted;
+    }
+}
+
+/// Turns `len` scores into weights and returns their sum.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+unsafe fn softmax<V: Vector>(scores: &mut [f32], len: usize) -> f32 {
+    let padded = len.next_multiple_of(LANES);
+    scores[len..padded].fill(f32::NEG_INFINITY);
+    let scores = &mut scores[..padded];
+    // SAFETY: the caller has the instructions; `scores` is whole vectors.
+    unsafe {
+        let mut largest = V::splat(f32::NEG_INFINITY);
+        for chunk in scores.chunks_exact(LANES) {
+            largest = largest.max(V::load(chunk.as_ptr()));
+        }
+        let largest = V::splat(max_lanes(largest.to_array()));
+        for chunk in scores.chunks_exact_mut(LANES) {
+            exp_vector(V::load(chunk.as_ptr()).sub(largest)).store(chunk.as_mut_ptr());
+        }
+        scores[len..].fill(0.0);
+        let mut sums = V::splat(0.0);
+        for chunk in scores.chunks_exact(LANES) {
+            sums = sums.add(V::load(chunk.as_ptr()));
+        }
+        sum_lanes(sums.to_array())
+    }
+}
+
+/// Outputs `d..d + N * 16` of `Q` queries.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+unsafe fn weigh<V: Vector, const Q: usize, const N: usize>(
+    job: &Job<'_>,
+    (scores, stride): (&[f32], usize),
+    totals: &[f32; Q],
+    (out, d): (&mut [f32], usize),
+) {
+    let geometry = job.blocks.geometry();
+    let (dim, padded, block_tokens) =
+        (geometry.head_dim, geometry.padded_dim(), geometry.block_tokens);
+    assert!(d + N * LANES <= padded && job.end - job.first <= stride);
+    assert!(scores.len() == Q * stride);
+    // SAFETY: the caller has the instructions; `values` holds `block_tokens` runs of `padded`
+    // floats of which `d..d + N * 16` is inside each, `scores` holds a float per query and position.
+    unsafe {
+        let mut sums = [[V::splat(0.0); N]; Q];
+        let mut position = job.first;
+        while position < job.end {
+            let (index, offset) = (position / block_tokens, position % block_tokens);
+            let values = job.blocks.values_of(job.block_table[index] as usize, job.kv_head);
+            assert!(values.len() == block_tokens * padded);
+            let count = (block_tokens - offset).min(job.end - position);
+            for i in 0..count {
+                let source = values.as_ptr().add((offset + i) * padded + d);
+                let mut value = [V::splat(0.0); N];
+                for (n, value) in value.iter_mut().enumerate() {
+                    *value = V::load(source.add(n * LANES));
+                }
+                for (q, sums) in sums.iter_mut().enumerate() {
+                    let score = q * stride + position - job.first + i;
+                    let weight = V::splat(*scores.get_unchecked(score));
+                    for (sum, value) in sums.iter_mut().zip(value) {
+                        *sum = weight.mul_add(value, *sum);
+                    }
+                }
+            }
+            position += count;
+        }
+        for (q, sums) in sums.iter().enumerate() {
+            for (n, sum) in sums.iter().enumerate() {
+                let start = d + n * LANES;
+                let lanes = sum.div(V::splat(totals[q])).to_array();
+                let len = LANES.min(dim.saturating_sub(start));
+                out[q * dim + start..][..len].copy_from_slice(&lanes[..len]);
+            }
+        }
+    }
+}

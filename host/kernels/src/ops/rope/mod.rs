@@ -1,0 +1,127 @@
+//! Rotary position embedding, in the layout of transformers: the first half of a head is turned
+//! against the second half.
+
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+mod table;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
+use rayon::prelude::*;
+
+use super::PARALLEL_WORK_MIN;
+use crate::dispatch::{Level, level};
+use crate::simd::vector_levels;
+use crate::tensor::{Place, place, rows};
+use crate::{KernelError, cuda};
+
+pub use table::{RopeAngles, RopeConfig, RopeScaling, RopeTable};
+
+const OP: &str = "rope";
+
+vector_levels! {
+    fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32])
+}
+
+/// Turns each head of `x` by the angle of its row, in place: `[rows, heads * head_dim]`.
+///
+/// # Errors
+/// Another number of rows than `angles` has, a width that is not whole heads, another type than
+/// f32, or a device this build can't use.
+pub fn rope(x: Tensor, angles: &RopeAngles) -> Result<Tensor, KernelError> {
+    let width = x.dims().last().copied().unwrap_or(0);
+    let found = rows(OP, "x", &x, width)?;
+    if found != angles.rows || width % angles.head_dim != 0 {
+        let expected = [angles.rows, width.next_multiple_of(angles.head_dim)];
+        return Err(crate::tensor::shape_error(OP, "x", &expected, x.dims()));
+    }
+    if place(OP, x.device())? == Place::Cuda {
+        return cuda::refuse(OP);
+    }
+    x.inplace_op1(&Rotate(angles))?;
+    Ok(x)
+}
+
+struct Rotate<'a>(&'a RopeAngles);
+
+impl InplaceOp1 for Rotate<'_> {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let x = crate::tensor::floats_mut(OP, storage, layout)?;
+        on_rows(level(), x, self.0);
+        Ok(())
+    }
+}
+
+fn on_rows(level: Level, x: &mut [f32], angles: &RopeAngles) {
+    if angles.rows == 0 || x.is_empty() {
+        return;
+    }
+    let (width, half) = (x.len() / angles.rows, angles.head_dim / 2);
+    let row = |(row, x): (usize, &mut [f32])| {
+        let angle = row * half..(row + 1) * half;
+        run(level, x, &angles.cos[angle.clone()], &angles.sin[angle]);
+    };
+    if x.len() <= PARALLEL_WORK_MIN / 4 {
+        x.chunks_exact_mut(width).enumerate().for_each(row);
+    } else {
+        x.par_chunks_exact_mut(width).with_min_len(8).enumerate().for_each(row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{Random, on_levels};
+    use crate::tensor::from_host;
+
+    fn table(head_dim: usize) -> RopeTable {
+        RopeTable::new(&RopeConfig { head_dim, theta: 10_000.0, scaling: RopeScaling::None })
+            .unwrap()
+    }
+
+    #[test]
+    fn vectors_agree_with_scalar() {
+        let mut random = Random::new(7);
+        for (rows, heads, head_dim) in
+            [(1, 1, 2), (3, 2, 16), (2, 3, 34), (5, 4, 64), (9, 1, 80), (70, 8, 64)]
+        {
+            let positions: Vec<u32> = (0..rows).map(|_| random.below(5000) as u32).collect();
+            let angles = table(head_dim).angles(&positions);
+            let x = random.floats(rows * heads * head_dim);
+            on_levels(|level| {
+                let mut x = x.clone();
+                on_rows(level, &mut x, &angles);
+                x
+            });
+        }
+    }
+
+    #[test]
+    fn turns_pairs_by_position() {
+        let x = from_host(vec![1.0, 0.0, 0.5, 2.0], (1, 4)).unwrap();
+        let out = rope(x, &table(4).angles(&[3])).unwrap().to_vec2::<f32>().unwrap();
+        let (slow, fast) = (3.0_f32 / 100.0, 3.0_f32);
+        let expected = [
+            fast.cos() - 0.5 * fast.sin(),
+            -2.0 * slow.sin(),
+            0.5 * fast.cos() + fast.sin(),
+            2.0 * slow.cos(),
+        ];
+        for (found, expected) in out[0].iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_refused() {
+        let angles = table(4).angles(&[0, 1]);
+        for shape in [(1, 4), (2, 6), (3, 4)] {
+            let x = from_host(vec![0.0; shape.0 * shape.1], shape).unwrap();
+            assert!(matches!(rope(x, &angles), Err(KernelError::Shape { .. })));
+        }
+    }
+}
