@@ -132,6 +132,14 @@ impl<'a> WeightBytes<'a> {
         Ok(Self { bytes, dtype, rows, columns })
     }
 
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Rows of the matrix.
     #[must_use]
     pub fn rows(&self) -> usize {

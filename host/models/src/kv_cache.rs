@@ -61,6 +61,10 @@ impl KvCache {
         geometry.bytes()?.checked_mul(config.layers as u64)
     }
 
+    pub(crate) fn geometry(&self) -> KvGeometry {
+        self.geometry
+    }
+
     /// Whether the cache was made for this model.
     pub(crate) fn fits(&self, config: &ModelConfig) -> bool {
         self.layers.len() == config.layers

@@ -7,19 +7,22 @@
 //! A model never schedules, samples, keeps requests or waits; the same batch and cache give the
 //! same bits, and a row's bits do not depend on the other rows.
 
+mod arch;
 pub mod batch;
 pub mod config;
 pub mod error;
 pub mod kv_cache;
+mod layers;
 pub mod registry;
+pub mod weights;
 
 use candle_core::{Device, Tensor};
 
 pub use batch::{BatchLimits, ForwardBatch, SequenceSpan};
-pub use config::{Architecture, ModelConfig};
+pub use config::ModelConfig;
 pub use error::{BatchError, ModelError};
 pub use kv_cache::KvCache;
-pub use registry::load;
+pub use registry::{Architecture, load};
 
 /// How to load a model.
 #[derive(Clone, Debug)]

@@ -1,22 +1,69 @@
-//! From the name of an architecture to its constructor.
+//! From the name of an architecture to what it is: one arm per architecture.
 
+use std::fmt;
 use std::path::Path;
 
-use crate::config::ModelConfig;
+use crate::arch::{Traits, llama, mistral, qwen2, qwen3};
+use crate::config::{ModelConfig, RawConfig};
+use crate::layers::decoder::Decoder;
+use crate::weights::Weights;
 use crate::{CausalLm, LoadOptions, ModelError};
 
+/// The architectures we implement, by the class name of transformers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Architecture {
+    /// `LlamaForCausalLM`
+    Llama,
+    /// `MistralForCausalLM`
+    Mistral,
+    /// `Qwen2ForCausalLM`
+    Qwen2,
+    /// `Qwen3ForCausalLM`
+    Qwen3,
+}
+
+impl Architecture {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+
+    /// Class name in `architectures` of `config.json`.
+    #[must_use]
+    pub fn class_name(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+            Self::Mistral => "MistralForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
+        }
+    }
+
+    /// What it makes of a configuration.
+    pub(crate) fn traits(self, raw: &RawConfig) -> Result<Traits, ModelError> {
+        match self {
+            Self::Llama => llama::traits(raw),
+            Self::Mistral => mistral::traits(raw),
+            Self::Qwen2 => qwen2::traits(raw),
+            Self::Qwen3 => qwen3::traits(raw),
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.class_name())
+    }
+}
+
 /// Loads the model of a Hugging Face directory (`config.json`, `generation_config.json` where there
-/// is one, `model.safetensors` or `model.safetensors.index.json` with its shards).
+/// is one, `model.safetensors` or `model.safetensors.index.json` with its shards). Packs in the
+/// current rayon pool.
 ///
 /// # Errors
 /// A file that can't be read or is torn, a configuration that is not supported, a tensor that is
 /// missing or of the wrong shape; each names the file and the key or tensor.
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Box<dyn CausalLm>, ModelError> {
     let config = ModelConfig::from_dir(dir)?;
-    let _ = options;
-    Err(ModelError::Unsupported {
-        key: "architectures",
-        value: config.architecture.to_string(),
-        hint: "",
-    })
+    let weights = Weights::open(dir)?;
+    Ok(Box::new(Decoder::load(config, &weights, &options.device)?))
 }

@@ -1,53 +1,19 @@
 //! What a model is: `config.json` as transformers 4 and 5 write it, resolved and checked.
 //!
-//! [`raw`] has the keys as they stand in the file; [`ModelConfig`] is what the rest of the crate
+//! `raw` has the keys as they stand in the file; [`ModelConfig`] is what the rest of the crate
 //! uses. A key whose effect is not implemented is refused by name, never ignored.
 
 mod raw;
 mod rope;
 
-use std::fmt;
 use std::path::Path;
 
 use lora::{ModelShape, ModuleShape};
 
-use crate::ModelError;
-use raw::{RawConfig, RawGenerationConfig};
+use crate::{Architecture, ModelError};
+use raw::RawGenerationConfig;
 
-/// The architectures we implement, by the class name of transformers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    /// `LlamaForCausalLM`
-    Llama,
-    /// `MistralForCausalLM`
-    Mistral,
-    /// `Qwen2ForCausalLM`
-    Qwen2,
-    /// `Qwen3ForCausalLM`
-    Qwen3,
-}
-
-impl Architecture {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
-
-    /// Class name in `architectures` of `config.json`.
-    #[must_use]
-    pub fn class_name(self) -> &'static str {
-        match self {
-            Self::Llama => "LlamaForCausalLM",
-            Self::Mistral => "MistralForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::Qwen3 => "Qwen3ForCausalLM",
-        }
-    }
-}
-
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.class_name())
-    }
-}
+pub(crate) use raw::{RawConfig, invalid};
 
 /// A resolved configuration: nothing optional is left to guess.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,9 +118,12 @@ pub const LAYER_MODULES: [&str; 7] = [
     "mlp.down_proj",
 ];
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
     let text =
         std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text)
         .map_err(|source| ModelError::Parse { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;

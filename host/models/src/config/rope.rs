@@ -62,6 +62,10 @@ impl Parameters<'_> {
         if !self.values.is_object() && !self.values.is_null() {
             return Err(invalid(self.key, "not an object"));
         }
+        let nested = self.values.as_object().into_iter().flatten().find(|(_, v)| v.is_object());
+        if let Some((name, _)) = nested {
+            return Err(invalid(self.key, format!("{name}: one rope per model is supported")));
+        }
         let name = self.values.get("rope_type").or_else(|| self.values.get("type"));
         match name {
             None | Some(Value::Null) => Ok(RopeScaling::None),

@@ -34,17 +34,13 @@ impl Embedding {
     ///
     /// # Errors
     /// A device this build can't use.
-    pub fn new(
-        weight: &[u8],
-        dtype: DType,
-        (entries, width): (usize, usize),
-        device: &Device,
-    ) -> Result<Self, KernelError> {
-        WeightBytes::new(weight, dtype, entries, width)?;
+    pub fn new(weight: WeightBytes<'_>, device: &Device) -> Result<Self, KernelError> {
         if place(OP, device)? == Place::Cuda {
             return cuda::refuse(OP);
         }
-        Ok(Self { table: Table::Rows { bytes: weight.to_vec(), dtype }, entries, width })
+        let (bytes, dtype) = (weight.bytes().to_vec(), weight.dtype());
+        let (entries, width) = (weight.rows(), weight.columns());
+        Ok(Self { table: Table::Rows { bytes, dtype }, entries, width })
     }
 
     /// The rows of `linear`, an `lm_head` that shares its weight with the embedding.
@@ -93,8 +89,8 @@ mod tests {
     fn own_and_tied_tables_give_the_same_rows() {
         let values: Vec<f32> = (0..37 * 5).map(|v| v as f32).collect();
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let own = Embedding::new(&bytes, DType::F32, (37, 5), &Device::Cpu).unwrap();
         let weight = WeightBytes::new(&bytes, DType::F32, 37, 5).unwrap();
+        let own = Embedding::new(weight, &Device::Cpu).unwrap();
         let linear = PackedLinear::pack(weight, None, &Device::Cpu).unwrap();
         let tied = Embedding::tied(Arc::new(linear));
         for ids in [vec![], vec![0], vec![36, 0, 17, 17]] {

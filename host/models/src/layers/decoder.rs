@@ -1,0 +1,156 @@
+//! A decoder: embedding, layers, norm, head. Architectures differ in what [`ModelConfig`] says of
+//! them.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use kernels::{Embedding, KernelError, KvBlocks, PackedLinear, RopeTable};
+use lora::ModelShape;
+
+use super::attention::Attention;
+use super::mlp::Mlp;
+use super::norm::RmsNorm;
+use super::step::Step;
+use crate::config::LAYER_MODULES;
+use crate::weights::Weights;
+use crate::{BatchError, BatchLimits, CausalLm, ForwardBatch, KvCache, ModelConfig, ModelError};
+
+#[derive(Debug)]
+struct Layer {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Layer {
+    fn load(
+        config: &ModelConfig,
+        weights: &Weights,
+        (shape, layer): (&ModelShape, usize),
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let norm = |name: &str| {
+            let path = format!("model.layers.{layer}.{name}");
+            RmsNorm::load(weights, &path, (config.hidden_size, config.rms_norm_eps), device)
+        };
+        let module = layer * LAYER_MODULES.len();
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            self_attn: Attention::load(config, weights, (shape, module, layer), device)?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            // Its modules follow the four of attention.
+            mlp: Mlp::load(config, weights, (shape, module + 4), device)?,
+        })
+    }
+
+    fn forward(&self, x: Tensor, step: &Step, kv: &mut KvBlocks) -> Result<Tensor, ModelError> {
+        let attended = self.self_attn.forward(&self.input_layernorm.forward(&x)?, step, kv)?;
+        let x = (x + attended).map_err(KernelError::from)?;
+        let mixed = self.mlp.forward(&self.post_attention_layernorm.forward(&x)?, step)?;
+        Ok((x + mixed).map_err(KernelError::from)?)
+    }
+
+    fn bytes(&self) -> usize {
+        let norms = self.input_layernorm.bytes() + self.post_attention_layernorm.bytes();
+        norms + self.self_attn.bytes() + self.mlp.bytes()
+    }
+}
+
+/// A model.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    config: ModelConfig,
+    shape: ModelShape,
+    device: Device,
+    embed_tokens: Embedding,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    lm_head: Arc<PackedLinear>,
+    rope: RopeTable,
+}
+
+impl Decoder {
+    /// Packs all weights of a checkpoint.
+    pub(crate) fn load(
+        config: ModelConfig,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        const EMBEDDING: &str = "model.embed_tokens.weight";
+        let shape = config.model_shape();
+        let table = [config.vocab_size, config.hidden_size];
+        let embedding = weights.tensor(EMBEDDING, &table)?;
+        let (embed_tokens, lm_head) = if config.tie_word_embeddings {
+            let lm_head = Arc::new(PackedLinear::pack(embedding, None, device)?);
+            (Embedding::tied(Arc::clone(&lm_head)), lm_head)
+        } else {
+            let lm_head = weights.tensor("lm_head.weight", &table)?;
+            let lm_head = Arc::new(PackedLinear::pack(lm_head, None, device)?);
+            (Embedding::new(embedding, device)?, lm_head)
+        };
+        let layers = (0..config.layers)
+            .map(|layer| Layer::load(&config, weights, (&shape, layer), device))
+            .collect::<Result<Vec<_>, _>>()?;
+        let sizes = (config.hidden_size, config.rms_norm_eps);
+        let norm = RmsNorm::load(weights, "model.norm", sizes, device)?;
+        weights.check_all_taken()?;
+        let rope = RopeTable::new(&config.rope)?;
+        let device = device.clone();
+        Ok(Self { config, shape, device, embed_tokens, layers, norm, lm_head, rope })
+    }
+
+    fn check(&self, batch: &ForwardBatch, kv: &KvCache) -> Result<(), BatchError> {
+        if !kv.fits(&self.config) {
+            return Err(BatchError::KvCacheShape);
+        }
+        batch.validate(&BatchLimits {
+            vocab_size: self.config.vocab_size,
+            positions_max: self.config.max_position_embeddings,
+            kv_blocks: kv.kv_blocks(),
+            block_tokens: kv.block_tokens(),
+        })?;
+        let misfit = batch
+            .adapters
+            .iter()
+            .position(|adapter| adapter.as_ref().is_some_and(|adapter| !adapter.fits(&self.shape)));
+        misfit.map_or(Ok(()), |sequence| Err(BatchError::AdapterShape { sequence }))
+    }
+
+    fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor, ModelError> {
+        let width = x.dims().last().copied().unwrap_or(0);
+        let selected = if rows.is_empty() {
+            Tensor::zeros((0, width), x.dtype(), x.device())
+        } else {
+            Tensor::new(rows, x.device()).and_then(|rows| x.index_select(&rows, 0))
+        };
+        let selected = selected.map_err(KernelError::from)?;
+        Ok(self.lm_head.forward(&self.norm.forward(&selected)?)?)
+    }
+}
+
+impl CausalLm for Decoder {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn weights_bytes(&self) -> u64 {
+        let layers: usize = self.layers.iter().map(Layer::bytes).sum();
+        let rest = self.embed_tokens.bytes() + self.norm.bytes() + self.lm_head.bytes();
+        (layers + rest) as u64
+    }
+
+    fn forward(&mut self, batch: &ForwardBatch, kv: &mut KvCache) -> Result<Tensor, ModelError> {
+        self.check(batch, kv)?;
+        let step = Step::new(batch, &self.rope, &kv.geometry())?;
+        let mut x = self.embed_tokens.gather(&step.tokens)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(x, &step, kv.layer(index))?;
+        }
+        self.logits(&x, &step.logits_rows)
+    }
+}

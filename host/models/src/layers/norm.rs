@@ -1,0 +1,34 @@
+//! Root-mean-square norm with a weight.
+
+use candle_core::{Device, Tensor};
+use kernels::rms_norm;
+
+use crate::ModelError;
+use crate::weights::Weights;
+
+#[derive(Debug)]
+pub(crate) struct RmsNorm {
+    weight: Tensor,
+    eps: f32,
+}
+
+impl RmsNorm {
+    pub(crate) fn load(
+        weights: &Weights,
+        path: &str,
+        (width, eps): (usize, f32),
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let weight = weights.vector(&format!("{path}.weight"), width)?;
+        let weight = Tensor::from_vec(weight, width, device).map_err(kernels::KernelError::from)?;
+        Ok(Self { weight, eps })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(rms_norm(x, &self.weight, self.eps)?)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.weight.elem_count() * size_of::<f32>()
+    }
+}

@@ -1,0 +1,109 @@
+//! What all layers of one forward share: rows in order of adapter, where their keys go, their
+//! angles. Computed once per step.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kernels::{KvGeometry, LoraSegment, PagedPlan, PagedSpan, RopeAngles, RopeTable};
+use lora::Adapter;
+
+use crate::{ForwardBatch, ModelError};
+
+/// Rows that share an adapter.
+struct AdapterRows {
+    row_start: usize,
+    rows: usize,
+    adapter: Arc<Adapter>,
+}
+
+/// One step, with sequences reordered so that each adapter's rows lie together.
+pub(crate) struct Step {
+    /// Token of each row.
+    pub(crate) tokens: Vec<u32>,
+    /// Rows whose logits are wanted, in the order wanted.
+    pub(crate) logits_rows: Vec<u32>,
+    /// Where keys and values of each row go, and what it attends to.
+    pub(crate) plan: PagedPlan,
+    /// Rotary angles of each row.
+    pub(crate) angles: RopeAngles,
+    segments: Vec<AdapterRows>,
+}
+
+impl Step {
+    /// Orders the rows of a valid batch.
+    pub(crate) fn new(
+        batch: &ForwardBatch,
+        rope: &RopeTable,
+        geometry: &KvGeometry,
+    ) -> Result<Self, ModelError> {
+        let order = by_adapter(batch);
+        let mut new_row = vec![0; batch.tokens.len()];
+        let (mut tokens, mut positions) = (Vec::new(), Vec::new());
+        let (mut spans, mut segments) = (Vec::new(), Vec::<AdapterRows>::new());
+        for index in order {
+            let span = &batch.sequences[index];
+            let rows = span.token_start..span.token_start + span.token_count;
+            let row_start = tokens.len();
+            for (offset, row) in rows.clone().enumerate() {
+                new_row[row] = (row_start + offset) as u32;
+            }
+            tokens.extend_from_slice(&batch.tokens[rows.clone()]);
+            positions.extend_from_slice(&batch.positions[rows]);
+            spans.push(PagedSpan {
+                row_start,
+                rows: span.token_count,
+                context_len: span.context_len,
+                block_table: span.block_table.clone(),
+            });
+            let Some(adapter) = &batch.adapters[index] else { continue };
+            match segments.last_mut() {
+                Some(last) if last.adapter.generation() == adapter.generation() => {
+                    last.rows += span.token_count;
+                }
+                _ => segments.push(AdapterRows {
+                    row_start,
+                    rows: span.token_count,
+                    adapter: Arc::clone(adapter),
+                }),
+            }
+        }
+        Ok(Self {
+            logits_rows: batch.logits_rows.iter().map(|row| new_row[*row as usize]).collect(),
+            plan: PagedPlan::new(spans, geometry)?,
+            angles: rope.angles(&positions),
+            tokens,
+            segments,
+        })
+    }
+
+    /// The segments whose adapter changes a module.
+    pub(crate) fn segments(&self, module: usize) -> Vec<LoraSegment<'_>> {
+        self.segments
+            .iter()
+            .filter_map(|segment| {
+                let pair = segment.adapter.module(module)?;
+                Some(LoraSegment { row_start: segment.row_start, rows: segment.rows, pair })
+            })
+            .collect()
+    }
+}
+
+/// Indices of the sequences, those without adapter first, then adapter by adapter in order of first
+/// appearance.
+fn by_adapter(batch: &ForwardBatch) -> Vec<usize> {
+    let mut groups = HashMap::new();
+    let group: Vec<usize> = batch
+        .adapters
+        .iter()
+        .map(|adapter| match adapter {
+            None => 0,
+            Some(adapter) => {
+                let next = groups.len() + 1;
+                *groups.entry(adapter.generation()).or_insert(next)
+            }
+        })
+        .collect();
+    let mut order: Vec<usize> = (0..batch.sequences.len()).collect();
+    order.sort_by_key(|index| group[*index]);
+    order
+}
