@@ -140,3 +140,82 @@ impl ForwardBatch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: BatchLimits =
+        BatchLimits { vocab_size: 10, positions_max: 20, kv_blocks: 4, block_tokens: 8 };
+
+    fn span(
+        token_start: usize,
+        token_count: usize,
+        context_len: usize,
+        block_table: &[u32],
+    ) -> SequenceSpan {
+        SequenceSpan { token_start, token_count, context_len, block_table: block_table.to_vec() }
+    }
+
+    /// Two sequences: positions 7, 8 of one, position 0 of another.
+    fn batch() -> ForwardBatch {
+        ForwardBatch {
+            tokens: vec![9, 0, 1],
+            positions: vec![7, 8, 0],
+            sequences: vec![span(0, 2, 9, &[3, 0]), span(2, 1, 1, &[1])],
+            adapters: vec![None, None],
+            logits_rows: vec![2, 1],
+        }
+    }
+
+    #[test]
+    fn batches_that_lie_are_refused() {
+        type Change = fn(&mut ForwardBatch);
+        assert_eq!(batch().validate(&LIMITS), Ok(()));
+        assert_eq!(ForwardBatch::default().validate(&LIMITS), Ok(()));
+        let changes: [(Change, &str); 16] = [
+            (|b| b.tokens[0] = 10, "token 10"),
+            (|b| b.positions[2] = 1, "sequence 1: positions"),
+            (|b| b.positions[0] = 8, "sequence 0: positions"),
+            (|b| b.positions.truncate(2), "positions: expected 3, found 2"),
+            (|b| b.adapters.truncate(1), "adapters"),
+            (|b| b.logits_rows.push(3), "row 3"),
+            (
+                |b| {
+                    b.sequences.truncate(1);
+                    b.adapters.truncate(1);
+                },
+                "rows covered by spans",
+            ),
+            (|b| b.sequences[1].token_start = 1, "sequence 1: span"),
+            (|b| b.sequences[1].token_count = 2, "sequence 1: span"),
+            (|b| b.sequences[1].token_count = usize::MAX, "sequence 1: span"),
+            (|b| b.sequences[1].token_count = 0, "sequence 1: span"),
+            (|b| b.sequences[1].context_len = 0, "sequence 1: positions"),
+            (|b| b.sequences[0].context_len = usize::MAX, "sequence 0: positions"),
+            (|b| b.sequences[0].block_table.truncate(1), "needs 2 blocks"),
+            (|b| b.sequences[1].block_table[0] = 4, "sequence 1: needs 1 blocks below 4"),
+            (|b| b.sequences[1].block_table.clear(), "sequence 1: needs 1 blocks"),
+        ];
+        for (change, expect) in changes {
+            let mut batch = batch();
+            change(&mut batch);
+            let error = batch.validate(&LIMITS).expect_err(expect).to_string();
+            assert!(error.contains(expect), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_last_position_is_usable_and_none_after_it() {
+        let at = |position: u32| ForwardBatch {
+            tokens: vec![0],
+            positions: vec![position],
+            sequences: vec![span(0, 1, position as usize + 1, &[0, 1, 2])],
+            adapters: vec![None],
+            logits_rows: vec![],
+        };
+        assert_eq!(at(18).validate(&LIMITS), Ok(()));
+        assert_eq!(at(19).validate(&LIMITS), Ok(()));
+        assert!(matches!(at(20).validate(&LIMITS), Err(BatchError::Positions { .. })));
+    }
+}

@@ -79,7 +79,7 @@ impl RawConfig {
         self.check_sizes()?;
         let traits = architecture.traits(self)?;
         let (heads, kv_heads) = (self.num_attention_heads, traits.kv_heads);
-        if kv_heads == 0 || heads % kv_heads != 0 {
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             let reason = format!("{kv_heads} does not divide num_attention_heads {heads}");
             return Err(invalid("num_key_value_heads", reason));
         }
@@ -168,13 +168,13 @@ impl RawConfig {
         let heads = self.num_attention_heads;
         let head_dim = match self.head_dim.or(default) {
             Some(head_dim) => head_dim,
-            None if self.hidden_size % heads == 0 => self.hidden_size / heads,
+            None if self.hidden_size.is_multiple_of(heads) => self.hidden_size / heads,
             None => {
                 let reason = format!("{heads} does not divide hidden_size {}", self.hidden_size);
                 return Err(invalid("num_attention_heads", reason));
             }
         };
-        if head_dim % 2 != 0 {
+        if !head_dim.is_multiple_of(2) {
             return Err(invalid("head_dim", format!("{head_dim} is odd")));
         }
         Ok(head_dim)

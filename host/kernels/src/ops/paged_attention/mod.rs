@@ -61,7 +61,7 @@ pub fn paged_attention(
 ) -> Result<Tensor, KernelError> {
     let geometry = blocks.geometry();
     plan.check_geometry(OP, &geometry)?;
-    if shape.heads == 0 || shape.heads % geometry.kv_heads != 0 {
+    if shape.heads == 0 || !shape.heads.is_multiple_of(geometry.kv_heads) {
         let (value, bound) = (shape.heads, geometry.kv_heads);
         return Err(KernelError::Bound { op: OP, what: "heads", value, bound });
     }

@@ -66,7 +66,7 @@ impl RopeTable {
     /// A head of odd or no width.
     pub fn new(config: &RopeConfig) -> Result<Self, KernelError> {
         let head_dim = config.head_dim;
-        if head_dim == 0 || head_dim % 2 != 0 {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(KernelError::Size { op: OP, what: "head_dim must be even" });
         }
         let frequency = |index: usize| {

@@ -1,0 +1,15 @@
+//! The models against what transformers and PEFT compute, and against broken checkpoints.
+//!
+//! Fixtures are written by `tests/fixtures/models/make.py`.
+
+mod generation;
+mod loading;
+mod refusals;
+mod runner;
+
+use std::path::PathBuf;
+
+/// Folder of one architecture's fixture.
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(name)
+}
