@@ -36,6 +36,8 @@ pub(crate) async fn run(
     let _ticking = setting.runtime.ticker.enter();
     let (mut store, instance, _) =
         start(setting, &plugin.pre, lifecycle, (&info.id, Some(run))).await?;
+    // The run as a whole is held to wall time, most of which it waits for the model.
+    store.data_mut().slices_left = u64::MAX;
     let call = async {
         let guest = hook.load(&mut store, &instance)?;
         let (info, messages) = (convert::info_to_guest(info), convert::messages_to_guest(messages));
@@ -58,6 +60,8 @@ pub(crate) async fn start(
 ) -> Result<Started, FaultKind> {
     let mut guest = Guest::new(Arc::clone(&setting.lent), request_id, &setting.limits);
     guest.run = run;
+    let limit_ms = setting.kinds.init_ms_max;
+    guest.slices_left = limit_ms;
     let mut store = setting.runtime.yielding_store(guest, &setting.limits);
     let begin = async {
         let instance = pre.instantiate_async(&mut store).await?;
@@ -67,8 +71,9 @@ pub(crate) async fn start(
         let said = guest.call_init(&mut store, &info).await?;
         Ok(said.map(|said| (instance, (said.name, said.version))))
     };
-    let limit_ms = setting.kinds.init_ms_max;
-    let said = within(limit_ms, Hook::Init, begin).await?;
+    // A busy executor is not the guest's fault, so that wall time is the last resort here.
+    let wall_ms = limit_ms.saturating_mul(setting.kinds.wall_factor.max(1));
+    let said = within(wall_ms, Hook::Init, begin).await?;
     let (instance, said) = settle(setting, (Hook::Init, limit_ms), said, &store)?;
     Ok((store, instance, said))
 }

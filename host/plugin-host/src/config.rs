@@ -76,7 +76,7 @@ pub struct KindLimits {
     pub agent: CallLimits,
     /// Processor time of a postprocessor's `push` in milliseconds.
     pub push_ms_max: u64,
-    /// Processor time of `init` in milliseconds.
+    /// Processor time of `init` in milliseconds (agents: ticks of the clock it ran through).
     pub init_ms_max: u64,
     /// Wall time of a call, as a multiple of its processor time: the last resort where a guest
     /// waits in an import.

@@ -43,7 +43,10 @@ pub(crate) struct Guest {
     pub(crate) lent: Arc<Lent>,
     pub(crate) request_id: String,
     pub(crate) limiter: Limiter,
+    /// Of the present call, where it is synchronous.
     pub(crate) deadline: Deadline,
+    /// Ticks of the clock that the present call may still run through, where it is asynchronous.
+    pub(crate) slices_left: u64,
     pub(crate) log_lines_left: u32,
     pub(crate) run: Option<AgentRun>,
 }
@@ -56,6 +59,7 @@ impl Guest {
             request_id: request_id.to_owned(),
             limiter: Limiter::new(limits),
             deadline: Deadline::start(0, 1),
+            slices_left: 0,
             run: None,
         }
     }

@@ -63,10 +63,20 @@ impl Runtime {
         store
     }
 
-    /// A store whose guest lets others run at every tick; whoever awaits it holds it to a deadline.
+    /// A store whose guest lets others run at every tick, as often as its data says. Whoever awaits
+    /// it holds it to wall time.
     pub(crate) fn yielding_store(&self, guest: Guest, limits: &CallLimits) -> Store<Guest> {
         let mut store = self.bounded_store(guest, limits);
-        store.epoch_deadline_async_yield_and_update(1);
+        store.epoch_deadline_callback(|mut context| {
+            let left = &mut context.data_mut().slices_left;
+            Ok(match left.checked_sub(1) {
+                Some(fewer) => {
+                    *left = fewer;
+                    UpdateDeadline::Yield(1)
+                }
+                None => UpdateDeadline::Interrupt,
+            })
+        });
         store.set_epoch_deadline(1);
         store
     }

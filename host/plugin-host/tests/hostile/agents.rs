@@ -60,9 +60,13 @@ fn insatiable() -> Guest {
 }
 
 fn harness(budget_tokens: u32) -> Harness {
+    harness_with(config(), budget_tokens)
+}
+
+fn harness_with(config: HostConfig, budget_tokens: u32) -> Harness {
     let grants = BTreeSet::from([Capability::Generate]);
     let policy = PluginPolicy { grants, budget_tokens, ..PluginPolicy::default() };
-    let config = HostConfig { default_policy: policy, ..config() };
+    let config = HostConfig { default_policy: policy, ..config };
     Harness::with(config, Capabilities::default())
 }
 
@@ -86,7 +90,9 @@ async fn budgets_end_runs_that_would_not() {
 
 #[tokio::test]
 async fn a_looping_agent_shares_its_thread_and_ends() {
-    let harness = harness(100);
+    let mut config = config();
+    config.limits.agent.hook_ms_max = 2_000;
+    let harness = harness_with(config, 100);
     let looping = Guest::new(PluginKind::Agent).named("looping").hook("run", FOREVER);
     let looping_plugin = harness.activate(&looping);
     let good = harness.activate(&insatiable());
@@ -106,7 +112,7 @@ async fn a_looping_agent_shares_its_thread_and_ends() {
     let (bad, good) = tokio::join!(bad_run, good_run);
     good.expect("the good one is not disturbed");
     let kind = fault(bad, &looping);
-    assert_eq!(kind, FaultKind::DeadlineExceeded { hook: "run", limit_ms: 200 });
+    assert_eq!(kind, FaultKind::DeadlineExceeded { hook: "run", limit_ms: 2_000 });
     assert_eq!(*order.lock().expect("no panic"), ["good", "looping"]);
 }
 
@@ -160,7 +166,8 @@ impl GenerateCapability for Silent {
     }
 }
 
-#[tokio::test]
+// The clock jumps to the limit once all tasks wait.
+#[tokio::test(start_paused = true)]
 async fn a_run_that_is_dropped_drops_its_call() {
     let harness = harness(100);
     let plugin = harness.activate(&insatiable());
@@ -181,5 +188,5 @@ async fn a_run_that_is_dropped_drops_its_call() {
     // The same silence, waited for, ends at the wall limit.
     let context = AgentContext { generate: silent, budget_tokens: None };
     let kind = fault(plugin.run_agent(info(), vec![], context).await, &insatiable());
-    assert_eq!(kind, FaultKind::DeadlineExceeded { hook: "run", limit_ms: 200 });
+    assert_eq!(kind, FaultKind::DeadlineExceeded { hook: "run", limit_ms: 60_000 });
 }

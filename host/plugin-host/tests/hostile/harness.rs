@@ -32,7 +32,7 @@ pub(crate) fn config() -> HostConfig {
             preprocessor: limits(1024, 50),
             postprocessor: limits(1024, 50),
             scorer: limits(2048, 50),
-            agent: limits(1024, 200),
+            agent: limits(1024, 60_000),
             push_ms_max: 20,
             init_ms_max: 100,
             wall_factor: 1_000,

@@ -1,5 +1,7 @@
 //! Postprocessors: one instance per stream, and what a broken stream does to others: nothing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use plugin_host::{FaultKind, PluginKind, StreamAction};
 
 use crate::guests::{FOREVER, Guest, TEXT, action};
@@ -134,4 +136,48 @@ fn what_one_stream_writes_no_other_reads() {
         assert_eq!(stream.push("x"), Ok(StreamAction::Pass), "memory of another stream");
         assert_eq!(stream.push("x"), Ok(StreamAction::Replace("A".into())));
     }
+}
+
+#[test]
+fn neighbours_of_loops_and_traps_do_not_notice() {
+    let harness = Harness::new();
+    let bad = [
+        Guest::new(PluginKind::Preprocessor).named("looping").hook("process", FOREVER),
+        Guest::new(PluginKind::Preprocessor).named("trapping").hook("process", "(unreachable)"),
+        Guest::new(PluginKind::Preprocessor)
+            .named("growing")
+            .hook("process", "(loop (drop (memory.grow (i32.const 1))) (br 0)) (unreachable)"),
+    ];
+    let bad = bad.map(|guest| harness.activate(&guest));
+    let good = Guest::new(PluginKind::Postprocessor).text("ok").hook("push", action(2, TEXT, 2));
+    let good = harness.activate(&good);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for plugin in &bad {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    plugin.preprocess(&info(), &[], &Default::default()).expect_err("a fault");
+                }
+            });
+        }
+        let streams = (0..4).map(|_| {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let mut stream = good.open_stream(&info()).expect("opens");
+                    for _ in 0..20 {
+                        let action = stream.push("x").expect("pushes");
+                        assert_eq!(action, StreamAction::Replace("ok".into()));
+                    }
+                    stream.finish("stop").expect("ends");
+                }
+            })
+        });
+        let streams: Vec<_> = streams.collect();
+        let ended: Vec<_> = streams.into_iter().map(|stream| stream.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(ended.iter().all(Result::is_ok), "a good stream failed");
+    });
+    let faults: u64 = harness.host.list().iter().map(|plugin| plugin.faults).sum();
+    let text = harness.metrics();
+    assert!(faults > 0 && !text.contains("faults_total{plugin=\"test-postprocessor\""), "{text}");
 }
