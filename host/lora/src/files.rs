@@ -155,3 +155,6 @@ impl Source<'_> {
         Ok(WeightBytes::new(tensor.data(), dtype, expected[0], expected[1])?.to_floats())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,3 +20,6 @@ pub use adapter::Adapter;
 pub use error::LoraError;
 pub use registry::{AdapterInfo, Lease, Registry, RegistryConfig};
 pub use shape::{ModelShape, ModuleShape};
+
+#[cfg(test)]
+mod testing;

@@ -220,3 +220,6 @@ fn info(alias: &str, entry: &Entry) -> AdapterInfo {
         path: entry.path.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 //!
 //! Fixtures are written by `tests/fixtures/models/make.py`.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
 mod generation;
 mod loading;
 mod refusals;
