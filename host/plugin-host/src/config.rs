@@ -175,9 +175,10 @@ pub struct HostConfig {
     pub core_instances_max: u32,
     /// Size of a component in bytes.
     pub component_bytes_max: u64,
-    /// Plugins that may be installed, and versions of each that wait to be activated.
+    /// Plugins that may be installed.
     pub plugins_max: usize,
-    /// Installed versions of one plugin, active and previous included.
+    /// Installed versions of one plugin, active and previous included; one more drops the oldest
+    /// that waits to be activated.
     pub versions_max: usize,
 }
 

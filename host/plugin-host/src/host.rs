@@ -85,7 +85,7 @@ impl PluginHost {
         if let Some(there) = registry.admit(&again, self.limits())? {
             return Ok(there);
         }
-        let summary = registry.insert(plugin, shared);
+        let summary = registry.insert(plugin, shared, self.limits());
         metrics.acted("install");
         tracing::info!(plugin = %name, version = %summary.version, digest = %digest, "installed");
         Ok(summary)

@@ -23,7 +23,7 @@ pub(crate) struct Shared {
 }
 
 /// Digests that are remembered for each name, so that a version cannot change its content.
-const DIGESTS_MAX: usize = 1_000;
+const DIGESTS_MAX: usize = 10_000;
 
 /// One plugin, by name.
 struct Entry {
@@ -63,6 +63,12 @@ impl Entry {
         {
             self.retire(&version);
         }
+    }
+
+    /// The oldest version that was installed and is neither active nor the previous one.
+    fn waiting(&self) -> Option<Version> {
+        let waits = |plugin: &&Arc<Plugin>| self.state(plugin) == PluginState::Installed;
+        self.installed.iter().find(waits).map(|plugin| plugin.semver().clone())
     }
 
     fn retire(&mut self, version: &Version) {
@@ -128,7 +134,7 @@ impl Registry {
         if let Some(there) = entry.find(&manifest.version) {
             return Ok(Some(PluginSummary::of(there, entry.state(there))));
         }
-        if entry.installed.len() >= limits.versions_max {
+        if entry.installed.len() >= limits.versions_max && entry.waiting().is_none() {
             return too_many(limits.versions_max, "versions");
         }
         if entry.digests.len() >= DIGESTS_MAX {
@@ -142,8 +148,14 @@ impl Registry {
         self.entries.get(name).map(|entry| Arc::clone(&entry.shared))
     }
 
-    /// Adds a version that was admitted under the same lock.
-    pub(crate) fn insert(&mut self, plugin: Plugin, shared: Arc<Shared>) -> PluginSummary {
+    /// Adds a version that was admitted under the same lock. Where there are as many as may be, the
+    /// oldest that was never activated makes room.
+    pub(crate) fn insert(
+        &mut self,
+        plugin: Plugin,
+        shared: Arc<Shared>,
+        limits: RegistryLimits,
+    ) -> PluginSummary {
         let name = plugin.name().to_owned();
         let entry = self.entries.entry(name).or_insert_with(|| Entry {
             kind: plugin.kind(),
@@ -154,6 +166,11 @@ impl Registry {
             retired: Vec::new(),
             digests: BTreeMap::new(),
         });
+        if entry.installed.len() >= limits.versions_max
+            && let Some(oldest) = entry.waiting()
+        {
+            entry.retire(&oldest);
+        }
         entry.digests.insert(plugin.semver().clone(), plugin.digest());
         let plugin = Arc::new(plugin);
         let summary = PluginSummary::of(&plugin, PluginState::Installed);

@@ -221,10 +221,19 @@ fn numbers_of_plugins_and_versions_end_at_their_limits() {
     let config = HostConfig { plugins_max: 2, versions_max: 2, ..config() };
     let harness = Harness::with(config, Capabilities::default());
     let guest = |name, version| Guest::new(PluginKind::Router).named(name).version(version);
-    harness.install(&guest("a", "0.0.1")).expect("room");
+    harness.activate(&guest("a", "0.0.1"));
     harness.install(&guest("a", "0.0.2")).expect("room");
-    let error = harness.install(&guest("a", "0.0.3")).expect_err("full");
+    // One that only waits makes room for the next.
+    harness.install(&guest("a", "0.0.3")).expect("room is made");
+    let versions = |harness: &Harness| -> Vec<String> {
+        harness.host.list().into_iter().map(|plugin| plugin.version).collect()
+    };
+    assert_eq!(versions(&harness), ["0.0.1", "0.0.3"]);
+    harness.host.activate("a", None).expect("installed");
+    // The active one and the way back do not.
+    let error = harness.install(&guest("a", "0.0.4")).expect_err("full");
     assert!(error.to_string().contains("the limit is 2 versions"), "{error}");
+    assert_eq!(versions(&harness), ["0.0.1", "0.0.3"]);
     harness.install(&guest("b", "0.0.1")).expect("room");
     let error = harness.install(&guest("c", "0.0.1")).expect_err("full");
     assert!(error.to_string().contains("the limit is 2 plugins"), "{error}");
