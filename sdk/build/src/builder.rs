@@ -128,14 +128,19 @@ impl Source {
     }
 }
 
-/// Builds with the toolchain that [`Toolchain::detect`] finds, in the folder `plugin-build` beside
-/// `out_dir`.
+/// Where plugins for `out_dir` are compiled unless somebody says otherwise: `plugin-build` beside it.
+#[must_use]
+pub fn default_target_dir(out_dir: &Path) -> PathBuf {
+    let out_dir = std::path::absolute(out_dir).unwrap_or_else(|_| out_dir.to_owned());
+    out_dir.with_file_name("plugin-build")
+}
+
+/// Builds with the toolchain that [`Toolchain::detect`] finds, in [`default_target_dir`].
 ///
 /// # Errors
 /// There is no toolchain, or as [`Builder::build`].
 pub fn build(crate_dirs: &[PathBuf], out_dir: &Path) -> Result<Vec<BuiltPlugin>, BuildError> {
     let Some(first) = crate_dirs.first() else { return Ok(Vec::new()) };
-    let out_dir = std::path::absolute(out_dir).map_err(BuildError::failed("find", out_dir))?;
-    let target_dir = out_dir.with_file_name("plugin-build");
-    Builder::new(Toolchain::detect(first)?, target_dir).build(crate_dirs, &out_dir)
+    let toolchain = Toolchain::detect(first)?;
+    Builder::new(toolchain, default_target_dir(out_dir)).build(crate_dirs, out_dir)
 }

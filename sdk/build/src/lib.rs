@@ -20,7 +20,7 @@ mod output;
 mod scaffold;
 mod toolchain;
 
-pub use builder::{Builder, BuiltPlugin, build};
+pub use builder::{Builder, BuiltPlugin, build, default_target_dir};
 pub use error::BuildError;
 pub use manifest::{Capability, Kind, Manifest};
 pub use scaffold::scaffold;
