@@ -7,6 +7,8 @@
 //! A model never schedules, samples, keeps requests or waits; the same batch and cache give the
 //! same bits, and a row's bits do not depend on the other rows.
 
+#![deny(unsafe_code)]
+
 mod arch;
 pub mod batch;
 pub mod config;
@@ -14,6 +16,7 @@ pub mod error;
 pub mod kv_cache;
 mod layers;
 pub mod registry;
+#[expect(unsafe_code, reason = "the one mmap outside kernels")]
 pub mod weights;
 
 use candle_core::{Device, Tensor};

@@ -47,8 +47,7 @@ unsafe fn queries_by<V: Vector, const Q: usize>(
     out: &mut [f32],
 ) {
     let dim = job.blocks.geometry().head_dim;
-    // Whole vectors, and one more: the last panel of a block may write past the context.
-    let stride = (job.end - job.first).next_multiple_of(LANES) + LANES;
+    let stride = (job.end - job.first).next_multiple_of(LANES);
     if scores.len() < Q * stride {
         scores.resize(Q * stride, 0.0);
     }
@@ -92,37 +91,83 @@ unsafe fn score<V: Vector, const Q: usize>(
     stride: usize,
 ) {
     let geometry = job.blocks.geometry();
-    let (dim, tokens, block_tokens) =
-        (geometry.head_dim, geometry.padded_tokens(), geometry.block_tokens);
-    let mut position = job.first;
-    while position < job.end {
+    let (tokens, block_tokens) = (geometry.padded_tokens(), geometry.block_tokens);
+    let panel = |position: usize| {
         let (index, offset) = (position / block_tokens, position % block_tokens);
         let keys = job.blocks.keys_of(job.block_table[index] as usize, job.kv_head);
-        // A panel of sixteen positions of this block, and how many of them are wanted from here.
-        let (panel, skip) = (offset / LANES * LANES, offset % LANES);
-        let wanted = (LANES - skip).min(block_tokens - offset).min(job.end - position);
-        assert!(keys.len() == dim * tokens && panel + LANES <= tokens);
-        // SAFETY: the caller has the instructions; a panel of `keys` is sixteen floats within each
-        // of its `dim` runs, and `queries` holds `Q * dim` floats.
+        Panel { keys, tokens, start: offset / LANES * LANES }
+    };
+    let whole = block_tokens.is_multiple_of(LANES);
+    let mut position = job.first;
+    while position < job.end {
+        let skip = position % block_tokens % LANES;
+        // SAFETY: the caller has the instructions of `V`.
         unsafe {
-            let mut sums = [V::splat(0.0); Q];
-            for d in 0..dim {
-                let key = V::load(keys.as_ptr().add(d * tokens + panel));
-                for (q, sum) in sums.iter_mut().enumerate() {
-                    *sum = V::splat(*queries.get_unchecked(q * dim + d)).mul_add(key, *sum);
+            // Two panels at a time keep the multipliers busy; a sum is the same in either case.
+            if whole && skip == 0 && position + 2 * LANES <= job.end {
+                let panels = [panel(position), panel(position + LANES)];
+                let sums = dot::<V, Q, 2>(&panels, queries);
+                for (q, sums) in sums.iter().enumerate() {
+                    let start = q * stride + position - job.first;
+                    let target = &mut scores[start..start + 2 * LANES];
+                    sums[0].mul(V::splat(job.scale)).store(target.as_mut_ptr());
+                    sums[1].mul(V::splat(job.scale)).store(target[LANES..].as_mut_ptr());
                 }
+                position += 2 * LANES;
+                continue;
             }
-            for (q, sum) in sums.iter().enumerate() {
-                let sum = sum.mul(V::splat(job.scale));
-                let target = &mut scores[q * stride + position - job.first..][..LANES];
-                if skip == 0 {
-                    sum.store(target.as_mut_ptr());
-                } else {
-                    target[..wanted].copy_from_slice(&sum.to_array()[skip..skip + wanted]);
+            let left = block_tokens - position % block_tokens;
+            let wanted = (LANES - skip).min(left).min(job.end - position);
+            let sums = dot::<V, Q, 1>(&[panel(position)], queries);
+            for (q, sums) in sums.iter().enumerate() {
+                let start = q * stride + position - job.first;
+                let lanes = sums[0].mul(V::splat(job.scale)).to_array();
+                scores[start..start + wanted].copy_from_slice(&lanes[skip..skip + wanted]);
+            }
+            position += wanted;
+        }
+    }
+}
+
+/// The keys of sixteen positions of one block and head.
+struct Panel<'a> {
+    /// `[head_dim][tokens]`
+    keys: &'a [f32],
+    tokens: usize,
+    /// First of the sixteen.
+    start: usize,
+}
+
+/// Products of `Q` queries with the keys of `P` panels.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+unsafe fn dot<V: Vector, const Q: usize, const P: usize>(
+    panels: &[Panel<'_>; P],
+    queries: &[f32],
+) -> [[V; P]; Q] {
+    let dim = queries.len() / Q;
+    for panel in panels {
+        assert!(panel.keys.len() == dim * panel.tokens && panel.start + LANES <= panel.tokens);
+    }
+    // SAFETY: the caller has the instructions; a panel has sixteen floats in each of its `dim` runs,
+    // and `queries` holds `Q * dim` floats.
+    unsafe {
+        let mut sums = [[V::splat(0.0); P]; Q];
+        for d in 0..dim {
+            let mut keys = [V::splat(0.0); P];
+            for (key, panel) in keys.iter_mut().zip(panels) {
+                *key = V::load(panel.keys.as_ptr().add(d * panel.tokens + panel.start));
+            }
+            for (q, sums) in sums.iter_mut().enumerate() {
+                let query = V::splat(*queries.get_unchecked(q * dim + d));
+                for (sum, key) in sums.iter_mut().zip(keys) {
+                    *sum = query.mul_add(key, *sum);
                 }
             }
         }
-        position += wanted;
+        sums
     }
 }
 

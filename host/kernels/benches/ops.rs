@@ -1,0 +1,105 @@
+//! Timings of the ops that decide throughput, on shapes of a model of a billion parameters.
+//!
+//! `cargo bench -p kernels` prints the best of several runs; it asserts nothing.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Tensor};
+use kernels::{
+    AttentionShape, KvBlocks, KvGeometry, LoraPair, LoraSegment, PackedLinear, PagedPlan,
+    PagedSpan, WeightBytes, lora_expand, lora_shrink, paged_attention,
+};
+
+/// Best time of several runs.
+fn best(mut run: impl FnMut()) -> Duration {
+    let begin = Instant::now();
+    let mut best = Duration::MAX;
+    let mut runs = 0;
+    while runs < 3 || begin.elapsed() < Duration::from_millis(400) {
+        let start = Instant::now();
+        run();
+        best = best.min(start.elapsed());
+        runs += 1;
+    }
+    best
+}
+
+fn floats(count: usize) -> Vec<f32> {
+    let mut state = 1_u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(next).collect()
+}
+
+fn tensor(rows: usize, width: usize) -> Tensor {
+    Tensor::from_vec(floats(rows * width), (rows, width), &Device::Cpu).expect("a CPU tensor")
+}
+
+fn linear() {
+    println!("linear: rows inputs outputs, ms, GFLOP/s, GB/s of weights");
+    for (inputs, outputs) in [(768, 2048), (2048, 2048), (2048, 8192), (8192, 2048)] {
+        let bytes: Vec<u8> =
+            floats(inputs * outputs).iter().flat_map(|v| v.to_le_bytes()).collect();
+        let weight = WeightBytes::new(&bytes, DType::F32, outputs, inputs).expect("whole");
+        let linear = PackedLinear::pack(weight, None, &Device::Cpu).expect("packs");
+        for rows in [1, 2, 4, 8, 16, 32, 128, 512] {
+            let x = tensor(rows, inputs);
+            let time = best(|| drop(black_box(linear.forward(&x).expect("fits")))).as_secs_f64();
+            let flops = 2.0 * (rows * inputs * outputs) as f64 / time / 1e9;
+            let bandwidth = (inputs * outputs * 4) as f64 / time / 1e9;
+            let ms = time * 1e3;
+            println!("  {rows:4} {inputs:5} {outputs:5} {ms:9.3} {flops:8.1} {bandwidth:7.1}");
+        }
+    }
+}
+
+fn attention() {
+    println!("attention of 32 heads by 64 over 8 key heads: rows context, ms, GFLOP/s");
+    let geometry = KvGeometry { blocks: 512, block_tokens: 16, kv_heads: 8, head_dim: 64 };
+    let blocks = KvBlocks::new(geometry, &Device::Cpu).expect("small");
+    let shape = AttentionShape { heads: 32, window: None, scale: 0.125 };
+    for (rows, context_len) in [(1, 512), (1, 4096), (128, 128), (128, 1024), (512, 512)] {
+        let block_table = (0..context_len as u32 / 16).rev().collect();
+        let span = PagedSpan { row_start: 0, rows, context_len, block_table };
+        let plan = PagedPlan::new(vec![span], &geometry).expect("fits");
+        let q = tensor(rows, 32 * 64);
+        let run = || drop(black_box(paged_attention(&q, &blocks, &plan, &shape).expect("fits")));
+        let time = best(run).as_secs_f64();
+        let positions: usize = (context_len - rows + 1..=context_len).sum();
+        let flops = 4.0 * (positions * 32 * 64) as f64 / time / 1e9;
+        println!("  {rows:4} {context_len:5} {:9.3} {flops:8.1}", time * 1e3);
+    }
+}
+
+fn lora() {
+    println!("lora of 2048 by 2048, distinct adapters: segments rows rank, shrink ms, expand ms");
+    for (count, rows, rank) in [(1, 1, 16), (8, 1, 16), (32, 1, 16), (8, 64, 16), (8, 1, 64)] {
+        let (a, b) = (floats(rank * 2048), floats(2048 * rank));
+        let pairs: Vec<LoraPair> = (0..count)
+            .map(|_| LoraPair::new(&a, &b, (rank, 2048, 2048), 1.0).expect("sizes fit"))
+            .collect();
+        let segments: Vec<_> = pairs
+            .iter()
+            .enumerate()
+            .map(|(i, pair)| LoraSegment { row_start: i * rows, rows, pair })
+            .collect();
+        let x = tensor(count * rows, 2048);
+        let hidden = lora_shrink(&x, &segments).expect("fits");
+        let shrink = best(|| drop(black_box(lora_shrink(&x, &segments).expect("fits"))));
+        let expand = best(|| {
+            drop(black_box(lora_expand(x.clone(), &hidden, &segments).expect("fits")));
+        });
+        let (shrink, expand) = (shrink.as_secs_f64() * 1e3, expand.as_secs_f64() * 1e3);
+        println!("  {count:3} {rows:3} {rank:3} {shrink:9.3} {expand:9.3}");
+    }
+}
+
+fn main() {
+    println!("{:?}, {} threads", kernels::dispatch::level(), rayon::current_num_threads());
+    linear();
+    attention();
+    lora();
+}

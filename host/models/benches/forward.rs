@@ -1,0 +1,145 @@
+//! Tokens per second of a Llama of a hundred million random weights: prefill, and decode of 1, 8 and
+//! 32 sequences without adapters, with one for all and with one each.
+//!
+//! `cargo bench -p models` writes a checkpoint of 200 MB to a temporary directory; it asserts
+//! nothing.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::Device;
+use lora::Adapter;
+use models::{CausalLm, ForwardBatch, KvCache, LoadOptions, ModelConfig, SequenceSpan};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+const BLOCK_TOKENS: usize = 16;
+const CONTEXT: usize = 256;
+const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 768,
+    "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4,
+    "intermediate_size": 2048, "vocab_size": 32000, "max_position_embeddings": 4096,
+    "tie_word_embeddings": true}"#;
+
+/// Random bf16 within about ±0.05.
+fn random(count: usize, state: &mut u32) -> Vec<u8> {
+    let next = |_| {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Exponents 0x79 and 0x7a, any sign, any fraction.
+        let bits = ((*state >> 16) & 0x80ff) as u16 | 0x3c80;
+        bits.to_le_bytes()
+    };
+    (0..count).flat_map(next).collect()
+}
+
+fn write(path: &Path, tensors: &[(String, Vec<usize>)], state: &mut u32) {
+    let data: Vec<_> = tensors
+        .iter()
+        .map(|(name, shape)| (name, shape, random(shape.iter().product(), state)))
+        .collect();
+    let views = data.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::BF16, (*shape).clone(), bytes).expect("whole");
+        (name.as_str(), view)
+    });
+    fs::write(path, safetensors::serialize(views, None).expect("serialises")).expect("writes");
+}
+
+fn write_model(dir: &Path, state: &mut u32) {
+    fs::write(dir.join("config.json"), CONFIG).expect("writes");
+    let config = ModelConfig::from_dir(dir).expect("is supported");
+    let hidden = config.hidden_size;
+    let mut tensors = vec![("model.norm.weight".to_owned(), vec![hidden])];
+    for module in config.model_shape().modules {
+        let shape = match module.path.as_str() {
+            "lm_head" => continue,
+            "model.embed_tokens" => vec![config.vocab_size, hidden],
+            _ => vec![module.out_features, module.in_features],
+        };
+        tensors.push((format!("{}.weight", module.path), shape));
+    }
+    for layer in 0..config.layers {
+        for norm in ["input_layernorm", "post_attention_layernorm"] {
+            tensors.push((format!("model.layers.{layer}.{norm}.weight"), vec![hidden]));
+        }
+    }
+    write(&dir.join("model.safetensors"), &tensors, state);
+}
+
+fn write_adapter(dir: &Path, config: &ModelConfig, state: &mut u32) -> Arc<Adapter> {
+    const RANK: usize = 16;
+    fs::create_dir_all(dir).expect("writes");
+    let keys =
+        r#"{"peft_type": "LORA", "r": 16, "lora_alpha": 16, "target_modules": "all-linear"}"#;
+    fs::write(dir.join("adapter_config.json"), keys).expect("writes");
+    let shape = config.model_shape();
+    let mut tensors = Vec::new();
+    for module in shape.modules.iter().filter(|module| module.adaptable) {
+        let name = |letter| format!("base_model.model.{}.lora_{letter}.weight", module.path);
+        tensors.push((name('A'), vec![RANK, module.in_features]));
+        tensors.push((name('B'), vec![module.out_features, RANK]));
+    }
+    write(&dir.join("adapter_model.safetensors"), &tensors, state);
+    Arc::new(Adapter::from_dir(dir, &shape).expect("was just written"))
+}
+
+/// A batch of `sequences`, each running `rows` tokens up to `context_len`.
+fn batch(sequences: usize, rows: usize, context_len: usize) -> ForwardBatch {
+    let mut batch = ForwardBatch::default();
+    let blocks = context_len.div_ceil(BLOCK_TOKENS);
+    for index in 0..sequences {
+        batch.sequences.push(SequenceSpan {
+            token_start: index * rows,
+            token_count: rows,
+            context_len,
+            block_table: (index * blocks..(index + 1) * blocks).map(|b| b as u32).collect(),
+        });
+        batch.positions.extend((context_len - rows) as u32..context_len as u32);
+        batch.tokens.extend((0..rows as u32).map(|token| 7 * token + index as u32));
+        batch.adapters.push(None);
+        batch.logits_rows.push(((index + 1) * rows - 1) as u32);
+    }
+    batch
+}
+
+/// Best tokens per second of several runs.
+fn rate(model: &mut dyn CausalLm, kv: &mut KvCache, batch: &ForwardBatch) -> f64 {
+    let mut best = f64::MAX;
+    for _ in 0..12 {
+        let start = Instant::now();
+        model.forward(batch, kv).expect("the batch is whole");
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    batch.tokens.len() as f64 / best
+}
+
+fn main() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut state = 1;
+    write_model(dir.path(), &mut state);
+    let start = Instant::now();
+    let mut model = models::load(dir.path(), &LoadOptions::default()).expect("loads");
+    let megabytes = model.weights_bytes() >> 20;
+    println!("loaded {megabytes} MiB in {:.2} s", start.elapsed().as_secs_f64());
+    let config = model.config().clone();
+    let adapters: Vec<_> = (0..32)
+        .map(|index| write_adapter(&dir.path().join(index.to_string()), &config, &mut state))
+        .collect();
+    let blocks = 32 * CONTEXT.div_ceil(BLOCK_TOKENS);
+    let mut kv = KvCache::new(&config, blocks, BLOCK_TOKENS, &Device::Cpu).expect("allocates");
+    println!(
+        "{} threads, tok/s: base, one adapter, distinct adapters",
+        rayon::current_num_threads()
+    );
+    for (name, sequences, rows) in
+        [("prefill 256", 1, CONTEXT), ("decode 1", 1, 1), ("decode 8", 8, 1), ("decode 32", 32, 1)]
+    {
+        let mut batch = batch(sequences, rows, CONTEXT);
+        let base = rate(&mut *model, &mut kv, &batch);
+        batch.adapters = vec![Some(Arc::clone(&adapters[0])); sequences];
+        let one = rate(&mut *model, &mut kv, &batch);
+        batch.adapters = adapters[..sequences].iter().cloned().map(Some).collect();
+        let distinct = rate(&mut *model, &mut kv, &batch);
+        println!("  {name:12} {base:8.0} {one:8.0} {distinct:8.0}");
+    }
+}
