@@ -1,0 +1,279 @@
+//! The async door: requests in, events out, and nothing that could make the engine wait.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lora::Adapter;
+use models::{CausalLm, KvCache};
+use request::{FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
+use scheduler::{Scheduler, SchedulerConfig};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::EngineConfig;
+use crate::error::{EngineError, SubmitError};
+use crate::metrics::EngineMetrics;
+use crate::worker::{Command, Job, Worker};
+
+/// Events of a stream besides its tokens: prompt logprobs and the end.
+const EVENTS_BESIDES_TOKENS: usize = 2;
+
+/// A sequence to generate.
+#[derive(Debug)]
+pub struct EngineRequest {
+    /// Tokens to continue.
+    pub prompt: Vec<TokenId>,
+    /// How to choose tokens. Stop strings are not looked at.
+    pub sampling: SamplingParams,
+    /// The adapter; the engine keeps it alive as long as the sequence runs.
+    pub adapter: Option<Arc<Adapter>>,
+    /// Keeps prefix blocks of different tenants apart.
+    pub cache_salt: String,
+}
+
+/// What happens to a sequence.
+#[derive(Clone, Debug)]
+pub enum EngineEvent {
+    /// Log probabilities of the prompt's tokens; the first has none. Comes before the first token.
+    PromptLogprobs(Vec<Option<TokenLogprob>>),
+    /// A token. A stop token is not reported.
+    Token {
+        /// Its id.
+        id: TokenId,
+        /// Its log probability, if it was asked for.
+        logprob: Option<TokenLogprob>,
+    },
+    /// The end. Last event.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// Tokens; a stop token counts.
+        usage: Usage,
+    },
+    /// The sequence failed. Last event.
+    Failed {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// The events of one sequence. Dropping it ends the sequence at the next step.
+#[derive(Debug)]
+pub struct OutputStream {
+    events: mpsc::Receiver<EngineEvent>,
+}
+
+impl OutputStream {
+    /// The next event; `None` after the last, or if the engine's thread has ended.
+    pub async fn next(&mut self) -> Option<EngineEvent> {
+        self.events.recv().await
+    }
+}
+
+/// Sizes of queues and cache, as of the last step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Sequences that run.
+    pub running: usize,
+    /// Sequences that wait.
+    pub waiting: usize,
+    /// KV blocks that are held.
+    pub blocks_used: usize,
+    /// All KV blocks.
+    pub blocks_total: usize,
+}
+
+/// State that the door and the thread share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Sequences that were submitted and have not run yet.
+    pub(crate) waiting: AtomicUsize,
+    pub(crate) stats: Mutex<EngineStats>,
+    pub(crate) metrics: EngineMetrics,
+    draining: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn publish(&self, stats: EngineStats) {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+}
+
+/// Starts engines.
+#[derive(Debug)]
+pub struct Engine;
+
+/// The door to a running engine. Cloning shares it; the thread ends when the last is dropped and
+/// every sequence has ended.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    commands: Sender<Command>,
+    shared: Arc<Shared>,
+    /// Turns true when the thread has ended, for whatever reason.
+    ended: watch::Receiver<bool>,
+    limits: Limits,
+}
+
+/// What is checked before a request is queued.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    vocab_size: usize,
+    queue_max: usize,
+    tokens_max: usize,
+}
+
+impl Engine {
+    /// Allocates the KV cache and starts the thread that owns `model`.
+    ///
+    /// # Errors
+    /// Limits that can't be, or too little memory.
+    pub fn start(
+        model: Box<dyn CausalLm>,
+        config: EngineConfig,
+    ) -> Result<EngineHandle, EngineError> {
+        let context_tokens_max =
+            config.context_tokens_max.min(model.config().max_position_embeddings);
+        let scheduler = Scheduler::new(SchedulerConfig {
+            block_tokens: config.block_tokens,
+            kv_blocks: config.kv_blocks,
+            step_tokens_max: config.step_tokens_max,
+            sequences_max: config.sequences_max,
+            // The door enforces the limit; what it let in must not bounce.
+            queue_max: usize::MAX,
+            context_tokens_max,
+            prefix_cache: config.prefix_cache,
+        })?;
+        let (blocks, size) = (config.kv_blocks, config.block_tokens);
+        let kv = KvCache::new(model.config(), blocks, size, model.device())?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.threads.max(1))
+            .thread_name(|index| format!("compute-{index}"))
+            .build()
+            .map_err(|error| EngineError::Threads { reason: error.to_string() })?;
+        let shared = Arc::new(Shared {
+            waiting: AtomicUsize::new(0),
+            stats: Mutex::default(),
+            metrics: EngineMetrics::default(),
+            draining: AtomicBool::new(false),
+        });
+        let limits = Limits {
+            vocab_size: model.config().vocab_size,
+            queue_max: config.queue_max,
+            tokens_max: context_tokens_max.min(blocks.saturating_mul(size)),
+        };
+        let (commands, receiver) = channel();
+        let (ending, ended) = watch::channel(false);
+        let worker = Worker::new(model, kv, scheduler, Arc::clone(&shared));
+        std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || {
+                // Dropped when the thread ends, by a panic too.
+                let _ending = Ending(ending);
+                pool.install(move || worker.run(&receiver));
+            })
+            .map_err(|error| EngineError::Threads { reason: error.to_string() })?;
+        Ok(EngineHandle { commands, shared, ended, limits })
+    }
+}
+
+struct Ending(watch::Sender<bool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl EngineHandle {
+    /// Queues a sequence. Returns at once.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn submit(&self, request: EngineRequest) -> Result<OutputStream, SubmitError> {
+        self.check(&request)?;
+        let queue_max = self.limits.queue_max;
+        let room = |waiting| (waiting < queue_max).then_some(waiting + 1);
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        if let Err(queued) = self.shared.waiting.fetch_update(success, failure, room) {
+            return Err(SubmitError::QueueFull { queued, queue_max });
+        }
+        // Room for every event there can be: the engine never waits for a reader.
+        let capacity = request.sampling.max_tokens as usize + EVENTS_BESIDES_TOKENS;
+        let (sender, events) = mpsc::channel(capacity);
+        let job = Box::new(Job { request, sender, arrived: std::time::Instant::now() });
+        match self.commands.send(Command::Submit(job)) {
+            Ok(()) => Ok(OutputStream { events }),
+            Err(_) => {
+                self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
+                Err(SubmitError::Stopped)
+            }
+        }
+    }
+
+    fn check(&self, request: &EngineRequest) -> Result<(), SubmitError> {
+        if !self.is_alive() {
+            return Err(SubmitError::Stopped);
+        }
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(SubmitError::Draining);
+        }
+        if request.prompt.is_empty() {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        let Limits { vocab_size, tokens_max: limit, .. } = self.limits;
+        if let Some(token) = request.prompt.iter().find(|token| **token as usize >= vocab_size) {
+            return Err(SubmitError::TokenOutOfVocab { token: *token, vocab_size });
+        }
+        let tokens = request.prompt.len().saturating_add(request.sampling.max_tokens as usize);
+        if tokens > limit {
+            return Err(SubmitError::TooLong { tokens, limit });
+        }
+        Ok(())
+    }
+
+    /// Most tokens of prompt and answer together.
+    #[must_use]
+    pub fn tokens_max(&self) -> usize {
+        self.limits.tokens_max
+    }
+
+    /// Sizes of queues and cache.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts and durations.
+    #[must_use]
+    pub fn metrics(&self) -> &EngineMetrics {
+        &self.shared.metrics
+    }
+
+    /// Whether the engine's thread runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !*self.ended.borrow()
+    }
+
+    /// Returns once the thread has ended.
+    pub async fn ended(&self) {
+        // An error is the sender's drop, which is the end too.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
+
+    /// Takes no more requests; returns once all that were taken have ended.
+    pub async fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+        let (done, drained) = tokio::sync::oneshot::channel();
+        if self.commands.send(Command::Drain(done)).is_ok() {
+            // An error is the thread's end, after which nothing runs.
+            let _ = drained.await;
+        }
+    }
+
+    /// Ends the thread after the current step; sequences that run are cut off.
+    pub fn shutdown(&self) {
+        // An error is the thread's end.
+        let _ = self.commands.send(Command::Shutdown);
+    }
+}
