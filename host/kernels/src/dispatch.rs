@@ -25,16 +25,26 @@ pub fn level() -> Level {
 /// Every level this CPU can run, slowest first.
 #[must_use]
 pub fn available() -> Vec<Level> {
-    let mut levels = vec![Level::Scalar];
-    #[cfg(target_arch = "x86_64")]
-    {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        if avx2 {
-            levels.push(Level::Avx2);
-        }
-        if avx2 && is_x86_feature_detected!("avx512f") {
-            levels.push(Level::Avx512);
-        }
-    }
-    levels
+    let every = [(Level::Scalar, true), (Level::Avx2, has_avx2()), (Level::Avx512, has_avx512())];
+    every.into_iter().filter(|(_, has)| *has).map(|(level, _)| level).collect()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    has_avx2() && is_x86_feature_detected!("avx512f")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512() -> bool {
+    false
 }

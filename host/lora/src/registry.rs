@@ -62,6 +62,13 @@ impl Lease {
         &self.adapter
     }
 
+    /// Another hold on the same generation, for a request that runs as several sequences. Resolving
+    /// the alias again could give a newer one.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { adapter: Arc::clone(&self.adapter), alias: self.alias.clone() }
+    }
+
     /// Hash of its configuration and weights.
     #[must_use]
     pub fn generation(&self) -> AdapterGeneration {

@@ -3,6 +3,7 @@
 //! The C library's `expf` differs between versions and CPUs; a result that must be reproducible
 //! anywhere can't use it.
 
+#[cfg(target_arch = "x86_64")]
 use super::Vector;
 
 /// Above this `exp` is clamped: the power of two stays below 2^128.
@@ -47,6 +48,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 ///
 /// # Safety
 /// As [`Vector`].
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) unsafe fn exp_vector<V: Vector>(x: V) -> V {
     // SAFETY: the caller has the instructions of `V`; nothing here takes a pointer.
@@ -73,6 +75,7 @@ pub(crate) fn silu(x: f32) -> f32 {
 ///
 /// # Safety
 /// As [`Vector`].
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) unsafe fn silu_vector<V: Vector>(x: V) -> V {
     // SAFETY: as in `exp_vector`.

@@ -20,6 +20,7 @@ pub(crate) use avx512::Avx512;
 /// # Safety
 /// Every method requires that the CPU has the instructions of the implementation; callers are
 /// compiled with them enabled, see [`vector_levels`].
+#[cfg(target_arch = "x86_64")]
 pub(crate) trait Vector: Copy {
     /// Registers of the instruction set, each as wide as it has them.
     const REGISTERS: usize;
@@ -88,7 +89,7 @@ pub(crate) fn max_lanes(mut lanes: [f32; 16]) -> f32 {
 }
 
 /// Declares `run(level, args…)` that calls `scalar::$name` or the generic `simd::$name` compiled for
-/// the level.
+/// the level. Elsewhere than on x86 the compiler's own vectors of the scalar body must do.
 macro_rules! vector_levels {
     (fn $name:ident($($arg:ident: $ty:ty),* $(,)?)) => {
         #[cfg(target_arch = "x86_64")]
@@ -106,14 +107,13 @@ macro_rules! vector_levels {
         }
 
         fn run(level: $crate::dispatch::Level, $($arg: $ty),*) {
-            use $crate::dispatch::Level;
             match level {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `level` comes from `dispatch`, which asked the CPU.
-                Level::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::dispatch::Level::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `level` comes from `dispatch`, which asked the CPU.
-                Level::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::dispatch::Level::Avx2 => unsafe { avx2($($arg),*) },
                 _ => scalar::$name($($arg),*),
             }
         }

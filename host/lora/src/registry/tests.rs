@@ -34,7 +34,8 @@ fn an_alias_moves_and_a_lease_does_not() {
 fn an_unloaded_adapter_stays_with_its_leases() {
     let (registry, dir) = (registry(), adapter(1.0));
     let info = registry.load("a", dir.path(), &shape()).unwrap();
-    let leases = [registry.resolve("a").unwrap(), registry.resolve("a").unwrap()];
+    let lease = registry.resolve("a").unwrap();
+    let leases = [lease.share(), lease];
     assert_eq!(registry.unload("a").unwrap(), info);
     assert!(registry.resolve("a").is_none());
     assert!(matches!(registry.unload("a"), Err(LoraError::Unknown { .. })));
