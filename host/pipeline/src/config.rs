@@ -1,0 +1,21 @@
+//! Limits of the pipeline, each with its unit in its name.
+
+use corpus::SpanLimits;
+
+/// Limits of the pipeline.
+#[derive(Clone, Copy, Debug)]
+pub struct PipelineConfig {
+    /// What counts as a span, and how much of it is reported.
+    pub spans: SpanLimits,
+    /// Most choices (`n`) of one request.
+    pub choices_max: u32,
+    /// What clients are told to wait when the queue is full, in seconds.
+    pub retry_after_s: u32,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        let spans = SpanLimits { min_tokens: 6, spans_max: 256, documents_per_span_max: 8 };
+        Self { spans, choices_max: 8, retry_after_s: 1 }
+    }
+}

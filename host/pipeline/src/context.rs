@@ -1,0 +1,136 @@
+//! What one request carries from stage to stage: the plugin versions it is pinned to and what they
+//! did, for the receipt.
+
+use std::sync::Arc;
+
+use ::request::{AdapterGeneration, Usage};
+use plugin_host::{Chain, Plugin, PluginFault, RequestInfo};
+
+use crate::error::PipelineError;
+use crate::request::GenerateRequest;
+use crate::stage::generate::ChoiceEnd;
+use crate::stage::postprocess::Postprocessors;
+
+/// One plugin's part in a request.
+#[derive(Clone, Debug)]
+pub(crate) struct PluginUse {
+    pub(crate) plugin: Arc<Plugin>,
+    /// How its last call failed, if one did.
+    pub(crate) fault: Option<String>,
+    /// Whether the request went on without it.
+    pub(crate) bypassed: bool,
+}
+
+/// State of one request outside the engine.
+pub(crate) struct Context {
+    pub(crate) request: GenerateRequest,
+    /// Every version this request sees, whatever is activated meanwhile.
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) uses: Vec<PluginUse>,
+    /// The adapter that answers, once routed.
+    pub(crate) adapter: Option<String>,
+    /// Its content.
+    pub(crate) generation: Option<AdapterGeneration>,
+    /// Tokens of the prompt, once encoded.
+    pub(crate) prompt_tokens: u32,
+}
+
+impl Context {
+    pub(crate) fn new(request: GenerateRequest, chain: Arc<Chain>) -> Self {
+        Self { request, chain, uses: Vec::new(), adapter: None, generation: None, prompt_tokens: 0 }
+    }
+
+    /// What plugins are told about the request.
+    pub(crate) fn info(&self) -> RequestInfo {
+        RequestInfo {
+            id: self.request.id.to_string(),
+            tenant: self.request.tenant.clone(),
+            endpoint: self.request.input.endpoint().to_owned(),
+            model: self.request.model.clone(),
+            adapter: self.adapter.clone(),
+            streaming: self.request.streaming,
+        }
+    }
+
+    /// Notes that `plugin` acted and how; a fault becomes an error unless its policy is to go on.
+    ///
+    /// # Errors
+    /// [`PipelineError::PluginFailed`] for a fault under `on_failure = "reject"`.
+    pub(crate) fn settle<T>(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        outcome: Result<T, PluginFault>,
+    ) -> Result<Option<T>, PipelineError> {
+        match outcome {
+            Ok(value) => {
+                self.note(plugin, None, false);
+                Ok(Some(value))
+            }
+            Err(fault) => self.fault(plugin, &fault).map(|()| None),
+        }
+    }
+
+    /// Notes a fault; an error unless the plugin's policy is to go on without it.
+    pub(crate) fn fault(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        fault: &PluginFault,
+    ) -> Result<(), PipelineError> {
+        let bypassed = plugin.bypasses();
+        tracing::warn!(request = %self.request.id, %fault, bypassed, "plugin failed");
+        self.note(plugin, Some(fault.kind.to_string()), bypassed);
+        if bypassed {
+            return Ok(());
+        }
+        let plugin = plugin.name().to_owned();
+        Err(PipelineError::PluginFailed { plugin, reason: fault.kind.to_string() })
+    }
+
+    fn note(&mut self, plugin: &Arc<Plugin>, fault: Option<String>, bypassed: bool) {
+        self.uses.push(PluginUse { plugin: Arc::clone(plugin), fault, bypassed });
+    }
+}
+
+impl Context {
+    /// Notes a scorer's fault. It never fails the request: the answer has been sent.
+    pub(crate) fn scorer_fault(&mut self, scorer: &Arc<Plugin>, fault: &PluginFault) {
+        tracing::warn!(request = %self.request.id, %fault, "scorer failed");
+        self.note(scorer, Some(fault.kind.to_string()), true);
+    }
+
+    /// The adapter that answers, from here on.
+    pub(crate) fn lease(&mut self, lease: &lora::Lease) {
+        self.adapter = Some(lease.alias().to_owned());
+        self.generation = Some(lease.generation());
+    }
+
+    /// Notes what the postprocessors of one choice did. Each plugin counts once per request: a
+    /// fault on any choice is the one to report.
+    pub(crate) fn absorb(&mut self, post: Postprocessors) {
+        let (plugins, faults) = post.into_faults();
+        for plugin in plugins {
+            let fault = faults.iter().find(|(failed, _)| Arc::ptr_eq(failed, &plugin));
+            let fault = fault.map(|(_, fault)| fault.kind.to_string());
+            let bypassed = fault.is_some() && plugin.bypasses();
+            match self.uses.iter_mut().find(|used| Arc::ptr_eq(&used.plugin, &plugin)) {
+                Some(used) if fault.is_some() => (used.fault, used.bypassed) = (fault, bypassed),
+                Some(_) => {}
+                None => self.note(&plugin, fault, bypassed),
+            }
+        }
+    }
+
+    /// Tokens of all choices; the prompt counts once, as the OpenAI API has it.
+    pub(crate) fn total_usage(&self, ends: &[ChoiceEnd]) -> Usage {
+        let sum = ends.iter().fold(Usage::default(), |sum, end| sum.plus(end.usage));
+        if ends.len() < 2 {
+            return sum;
+        }
+        let cached_tokens = ends.iter().map(|end| end.usage.cached_tokens).min();
+        Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: sum.completion_tokens,
+            cached_tokens: cached_tokens.unwrap_or_default(),
+        }
+    }
+}

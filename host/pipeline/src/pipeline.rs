@@ -1,0 +1,477 @@
+//! The order of stages. [`Pipeline::submit`] does everything that can fail before the first token;
+//! a task of its own then carries the answer to its receipt, whether or not the client stays.
+
+use std::sync::Arc;
+
+use ::request::{Digest, FinishReason, Message, SamplingParams, TokenId, Usage};
+use engine::{EngineHandle, EngineRequest, OutputStream, SubmitError};
+use plugin_host::PluginHost;
+use tokenization::{ChatTemplate, Tokenizer};
+use tokio::sync::mpsc;
+
+use crate::answer::{Answer, AnswerEvent, Summary};
+use crate::config::PipelineConfig;
+use crate::context::Context;
+use crate::corpus_store::CorpusStore;
+use crate::error::PipelineError;
+use crate::metrics::PipelineMetrics;
+use crate::models::{ModelCard, ModelKind};
+use crate::request::{GenerateRequest, Input};
+use crate::stage::generate::{Choice, ChoiceEnd};
+use crate::stage::postprocess::{self, Postprocessors};
+use crate::stage::record::{self, Outcome};
+use crate::stage::route::{self, Target};
+use crate::stage::{agent, attribute, preprocess, tokenize};
+
+/// Events a client may be behind before its choices wait for it.
+const EVENTS_MAX: usize = 64;
+/// Tokens of a completion that names no `max_tokens`, as the OpenAI API has it.
+const COMPLETION_TOKENS_DEFAULT: u32 = 16;
+
+/// The base model, as far as the pipeline needs to know it.
+#[derive(Clone, Debug)]
+pub struct BaseModel {
+    /// Name on the wire.
+    pub name: String,
+    /// Digest of its configuration and weights.
+    pub digest: Digest,
+    /// Tokens of prompt and answer together.
+    pub context_tokens: usize,
+    /// Token ids are below this.
+    pub vocab_size: usize,
+}
+
+/// Everything a pipeline is made of.
+pub struct PipelineParts {
+    /// The door to the engine thread.
+    pub engine: EngineHandle,
+    /// Aliases and their generations.
+    pub adapters: Arc<lora::Registry>,
+    /// The base model's tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The base model's chat template, if it has one.
+    pub chat_template: Option<Arc<ChatTemplate>>,
+    /// Plugins and their versions.
+    pub plugins: Arc<PluginHost>,
+    /// Training corpora by adapter.
+    pub corpora: Arc<CorpusStore>,
+    /// Where receipts go.
+    pub ledger: Arc<ledger::Ledger>,
+    /// The base model.
+    pub base: BaseModel,
+    /// Limits.
+    pub config: PipelineConfig,
+}
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) engine: EngineHandle,
+    pub(crate) adapters: Arc<lora::Registry>,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) chat_template: Option<Arc<ChatTemplate>>,
+    pub(crate) plugins: Arc<PluginHost>,
+    pub(crate) corpora: Arc<CorpusStore>,
+    pub(crate) ledger: Arc<ledger::Ledger>,
+    pub(crate) base: BaseModel,
+    pub(crate) config: PipelineConfig,
+    pub(crate) metrics: PipelineMetrics,
+}
+
+/// The pipeline. Cloning shares it.
+#[derive(Clone)]
+pub struct Pipeline {
+    shared: Arc<Shared>,
+}
+
+/// A request that is ready to produce text.
+enum Work {
+    /// One engine stream per choice.
+    Generate { choices: Vec<Choice>, _lease: Option<lora::Lease> },
+    /// A preprocessor's own answer.
+    Respond { text: String, post: Postprocessors },
+    /// An agent's answer.
+    Agent { plugin: Arc<plugin_host::Plugin>, messages: Vec<Message> },
+}
+
+impl Pipeline {
+    /// Puts the parts together. Starts nothing.
+    #[must_use]
+    pub fn new(parts: PipelineParts) -> Self {
+        let shared = Shared {
+            engine: parts.engine,
+            adapters: parts.adapters,
+            tokenizer: parts.tokenizer,
+            chat_template: parts.chat_template,
+            plugins: parts.plugins,
+            corpora: parts.corpora,
+            ledger: parts.ledger,
+            base: parts.base,
+            config: parts.config,
+            metrics: PipelineMetrics::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Admits a request and starts its work.
+    ///
+    /// # Errors
+    /// Everything that can be wrong before the first token. A request that a plugin rejected or
+    /// failed has a receipt all the same.
+    pub async fn submit(&self, request: GenerateRequest) -> Result<Answer, PipelineError> {
+        let id = request.id.clone();
+        let mut context = Context::new(request, self.shared.plugins.chain());
+        let (target, work) = match self.prepare(&mut context).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.refuse(&mut context, &error).await;
+                return Err(error);
+            }
+        };
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let carried = self.clone();
+        tokio::spawn(async move { carried.carry(context, work, sender).await });
+        Ok(Answer { id, model: target, events })
+    }
+
+    /// Stages route to generate, up to the engine's queue.
+    async fn prepare(&self, context: &mut Context) -> Result<(String, Work), PipelineError> {
+        let shared = &self.shared;
+        self.check(context)?;
+        let messages = tokenize::messages(shared, &context.request.input)?;
+        let target = route::run(shared, context, &messages).await?;
+        let name = target.name(&shared.base.name);
+        if let Target::Adapter(lease) = &target {
+            context.lease(lease);
+        }
+        let prepared = preprocess::run(context, messages).await?;
+        if let Some(message) = prepared.response {
+            let post = Postprocessors::open(context).await?;
+            return Ok((name, Work::Respond { text: message.content, post }));
+        }
+        let lease = match target {
+            Target::Agent(plugin) => {
+                let messages = prepared.messages;
+                return Ok((name, Work::Agent { plugin, messages }));
+            }
+            Target::Adapter(lease) => Some(lease),
+            Target::Base => None,
+        };
+        let input = context.request.input.clone();
+        let prompt = tokenize::prompt(shared, &input, prepared.messages, prepared.changed).await?;
+        let choices = self.choices(context, &prompt, lease.as_ref()).await?;
+        Ok((name, Work::Generate { choices, _lease: lease }))
+    }
+
+    /// Bounds that need no stage, and the seed.
+    fn check(&self, context: &mut Context) -> Result<(), PipelineError> {
+        let request = &mut context.request;
+        let choices_max = self.shared.config.choices_max;
+        if request.n == 0 || request.n > choices_max {
+            let message = format!("n must be between 1 and {choices_max}, got {}", request.n);
+            return Err(PipelineError::Invalid { param: "n", message });
+        }
+        if request.max_tokens == Some(0) && !request.echo {
+            let message = "max_tokens must be at least 1, got 0".to_owned();
+            return Err(PipelineError::Invalid { param: "max_tokens", message });
+        }
+        request.sampling.seed = *request.seed.get_or_insert_with(rand_seed);
+        // The real value is known once the prompt is; any large one will do for the bounds.
+        request.sampling.max_tokens = request.max_tokens.unwrap_or(u32::MAX);
+        Ok(request.sampling.validate()?)
+    }
+
+    /// Submits one engine request per choice. If one is refused, dropping the others cancels them.
+    async fn choices(
+        &self,
+        context: &mut Context,
+        prompt: &[TokenId],
+        lease: Option<&lora::Lease>,
+    ) -> Result<Vec<Choice>, PipelineError> {
+        let shared = &self.shared;
+        let is_chat = matches!(context.request.input, Input::Chat(_));
+        let default = if is_chat { u32::MAX } else { COMPLETION_TOKENS_DEFAULT };
+        let max_tokens = shared.fit(prompt.len(), context.request.max_tokens, default)?;
+        context.request.sampling.max_tokens = max_tokens;
+        context.request.sampling.seed = context.request.seed.unwrap_or_default();
+        context.prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+        context.request.sampling.validate()?;
+        let echo = match context.request.echo {
+            true => {
+                let text = shared.tokenizer.decode(prompt, true);
+                let text = text.map_err(|e| PipelineError::Internal { message: e.to_string() })?;
+                Some((text, prompt.to_vec()))
+            }
+            false => None,
+        };
+        let mut choices = Vec::new();
+        for index in 0..context.request.n {
+            let mut sampling = context.request.sampling.clone();
+            sampling.seed = sampling.seed.wrapping_add(u64::from(index));
+            let (stop, logprobs) = (sampling.stop.clone(), sampling.logprobs.is_some());
+            let tenant = &context.request.tenant;
+            let adapter = lease.map(|lease| Arc::clone(lease.adapter()));
+            let stream = shared.submit(prompt.to_vec(), sampling, adapter, tenant)?;
+            choices.push(Choice {
+                index,
+                stream,
+                post: Postprocessors::open(context).await?,
+                tokenizer: Arc::clone(&shared.tokenizer),
+                stop,
+                logprobs,
+                prompt_tokens: context.prompt_tokens,
+                echo: echo.clone(),
+            });
+        }
+        Ok(choices)
+    }
+
+    /// From the first token to the receipt.
+    async fn carry(self, mut context: Context, work: Work, sender: mpsc::Sender<AnswerEvent>) {
+        let ends = match work {
+            Work::Generate { choices, _lease } => Self::generate(choices, &sender).await,
+            Work::Respond { text, post } => Ok(vec![Self::respond(text, post, &sender).await]),
+            Work::Agent { plugin, messages } => {
+                self.agent(&mut context, &plugin, messages, &sender).await.map(|end| vec![end])
+            }
+        };
+        let event = match ends {
+            Ok(ends) => self.close(&mut context, ends, sender.is_closed()).await,
+            Err(error) => {
+                self.refuse(&mut context, &error).await;
+                AnswerEvent::Failed(error)
+            }
+        };
+        // A closed channel is the client's departure.
+        let _ = sender.send(event).await;
+    }
+
+    async fn generate(
+        choices: Vec<Choice>,
+        sender: &mpsc::Sender<AnswerEvent>,
+    ) -> Result<Vec<ChoiceEnd>, PipelineError> {
+        let run = |choice: Choice| async {
+            let index = choice.index;
+            let end = choice.run(sender.clone()).await;
+            if end.error.is_none() {
+                let event = AnswerEvent::Finished { choice: index, reason: end.reason };
+                let _ = sender.send(event).await;
+            }
+            end
+        };
+        Ok(futures_util::future::join_all(choices.into_iter().map(run)).await)
+    }
+
+    async fn respond(
+        text: String,
+        mut post: Postprocessors,
+        sender: &mpsc::Sender<AnswerEvent>,
+    ) -> ChoiceEnd {
+        let (mut text, mut reason, mut error) = (text, FinishReason::Stop, None);
+        let verbatim = false;
+        match postprocess::whole(&mut post, std::mem::take(&mut text), reason.as_str()).await {
+            Ok(output) => {
+                text = output.text;
+                if output.stopped {
+                    reason = FinishReason::ContentFilter;
+                }
+                let delta =
+                    AnswerEvent::Delta { choice: 0, text: text.clone(), tokens: Vec::new() };
+                let _ = sender.send(delta).await;
+                let _ = sender.send(AnswerEvent::Finished { choice: 0, reason }).await;
+            }
+            Err(failed) => error = Some(failed),
+        }
+        let (tokens, usage) = (Vec::new(), Usage::default());
+        ChoiceEnd { text, tokens, verbatim, reason, usage, post, error }
+    }
+
+    async fn agent(
+        &self,
+        context: &mut Context,
+        plugin: &Arc<plugin_host::Plugin>,
+        messages: Vec<Message>,
+        sender: &mpsc::Sender<AnswerEvent>,
+    ) -> Result<ChoiceEnd, PipelineError> {
+        let running = agent::run(&self.shared, context, plugin, messages);
+        let ended = tokio::select! {
+            ended = running => Some(ended?),
+            () = sender.closed() => None,
+        };
+        let post = Postprocessors::open(context).await?;
+        let Some(ended) = ended else {
+            return Ok(ChoiceEnd::cancelled(post));
+        };
+        if let Some(lease) = &ended.lease {
+            context.lease(lease);
+        }
+        let mut end = Self::respond(ended.message.content, post, sender).await;
+        end.usage = ended.usage;
+        Ok(end)
+    }
+
+    /// Attributes, records, and sums up.
+    async fn close(
+        &self,
+        context: &mut Context,
+        ends: Vec<ChoiceEnd>,
+        client_gone: bool,
+    ) -> AnswerEvent {
+        let failed = ends.iter().find_map(|end| end.error.clone());
+        let cancelled = client_gone || ends.iter().any(|end| end.reason == FinishReason::Cancelled);
+        let started = std::time::Instant::now();
+        let attributed = if failed.is_some() || cancelled {
+            attribute::without(None, "the answer did not end")
+        } else {
+            match attribute::run(&self.shared, context, &ends).await {
+                Ok(attributed) => attributed,
+                Err(error) => attribute::failed(&error),
+            }
+        };
+        self.shared.metrics.attributed(started.elapsed());
+        let usage = context.total_usage(&ends);
+        let outcome = match (&failed, cancelled) {
+            (Some(_), _) => Outcome::Failed,
+            (None, true) => Outcome::Cancelled,
+            (None, false) => Outcome::Completed,
+        };
+        let recorded = record::run(&self.shared, context, ends, (outcome, usage, &attributed));
+        let recorded = recorded.await;
+        self.shared.metrics.count(outcome.as_str());
+        match (failed, recorded) {
+            (Some(error), _) | (None, Err(error)) => AnswerEvent::Failed(error),
+            (None, Ok(receipt_hash)) => {
+                let wanted = context.request.attribution;
+                let attribution = wanted.then_some(attributed.attribution);
+                AnswerEvent::Done(Summary { usage, attribution, receipt_hash })
+            }
+        }
+    }
+
+    /// Counts a request that never produced text; one that a plugin ended gets a receipt.
+    async fn refuse(&self, context: &mut Context, error: &PipelineError) {
+        let outcome = match error {
+            PipelineError::Rejected { .. } => Outcome::Rejected,
+            PipelineError::PluginFailed { .. } | PipelineError::Internal { .. } => Outcome::Failed,
+            _ => {
+                self.shared.metrics.count("refused");
+                return;
+            }
+        };
+        let attributed = attribute::without(None, &error.to_string());
+        let recorded = record::run(
+            &self.shared,
+            context,
+            Vec::new(),
+            (outcome, Usage::default(), &attributed),
+        );
+        if let Err(error) = recorded.await {
+            tracing::error!(request = %context.request.id, %error, "no receipt was written");
+        }
+        self.shared.metrics.count(outcome.as_str());
+    }
+
+    /// Everybody who can be named in `model`: the base, adapters, agents.
+    #[must_use]
+    pub fn models(&self) -> Vec<ModelCard> {
+        let shared = &self.shared;
+        let base = ModelCard { id: shared.base.name.clone(), kind: ModelKind::Base };
+        let adapters = shared.adapters.list().into_iter().map(|info| ModelCard {
+            id: info.alias,
+            kind: ModelKind::Adapter {
+                generation: info.generation.to_string(),
+                path: info.path.display().to_string(),
+                parent: shared.base.name.clone(),
+            },
+        });
+        let chain = shared.plugins.chain();
+        let agents = chain.agents().map(|agent| ModelCard {
+            id: format!("{}{}", route::AGENT_PREFIX, agent.name()),
+            kind: ModelKind::Agent { version: agent.version().to_string() },
+        });
+        std::iter::once(base).chain(adapters).chain(agents).collect()
+    }
+
+    /// The base model's tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.shared.tokenizer
+    }
+
+    /// The base model.
+    #[must_use]
+    pub fn base(&self) -> &BaseModel {
+        &self.shared.base
+    }
+
+    /// A conversation as the model's template writes it.
+    ///
+    /// # Errors
+    /// [`PipelineError::Invalid`] if there is no template or it refuses the messages.
+    pub fn render_chat(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, PipelineError> {
+        tokenize::render(&self.shared, messages, add_generation_prompt)
+    }
+
+    /// Counts and durations of stages.
+    #[must_use]
+    pub fn metrics(&self) -> &PipelineMetrics {
+        &self.shared.metrics
+    }
+}
+
+impl Shared {
+    /// Tokens that may be generated after a prompt of `prompt_tokens`: what was asked for if it
+    /// fits, an error if it does not; without a wish, `default` or what fits.
+    pub(crate) fn fit(
+        &self,
+        prompt_tokens: usize,
+        asked: Option<u32>,
+        default: u32,
+    ) -> Result<u32, PipelineError> {
+        let context_tokens = self.base.context_tokens;
+        let left = context_tokens.saturating_sub(prompt_tokens);
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        let max_tokens = asked.unwrap_or(1);
+        if prompt_tokens == 0 {
+            let message = "the prompt has no tokens".to_owned();
+            return Err(PipelineError::Invalid { param: "prompt", message });
+        }
+        if max_tokens > left || left == 0 {
+            return Err(PipelineError::ContextOverflow {
+                prompt_tokens,
+                max_tokens,
+                context_tokens,
+            });
+        }
+        Ok(asked.unwrap_or(default.min(left)))
+    }
+
+    /// Puts a sequence into the engine's queue.
+    pub(crate) fn submit(
+        &self,
+        prompt: Vec<TokenId>,
+        sampling: SamplingParams,
+        adapter: Option<Arc<lora::Adapter>>,
+        tenant: &str,
+    ) -> Result<OutputStream, PipelineError> {
+        let cache_salt = tenant.to_owned();
+        let request = EngineRequest { prompt, sampling, adapter, cache_salt };
+        self.engine.submit(request).map_err(|error| match error {
+            SubmitError::QueueFull { .. } => {
+                PipelineError::Overloaded { retry_after_s: self.config.retry_after_s }
+            }
+            SubmitError::Draining => PipelineError::Draining,
+            SubmitError::Stopped => {
+                PipelineError::Internal { message: "the engine has stopped".to_owned() }
+            }
+            other => PipelineError::Invalid { param: "prompt", message: other.to_string() },
+        })
+    }
+}
+
+fn rand_seed() -> u64 {
+    rand::random()
+}

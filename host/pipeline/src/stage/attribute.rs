@@ -1,0 +1,186 @@
+//! Whose data an answer came from: spans of the answer in the adapter's corpus, scored by a plugin.
+//!
+//! Only text that was sent is matched: what a postprocessor masked does not come back as evidence.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ::request::TokenId;
+use corpus::{Segment, Span, SpanLimits};
+use plugin_host::{Evidence, EvidenceSpan, Plugin, Share};
+
+use crate::answer::{Attribution, AttributionStatus, Credit, MatchedSpan};
+use crate::context::Context;
+use crate::error::PipelineError;
+use crate::pipeline::Shared;
+use crate::stage::blocking;
+use crate::stage::generate::ChoiceEnd;
+
+/// Says what kind of evidence this is; part of the method in receipts.
+const EVIDENCE: &str = "spans@1";
+/// What exact matching cannot show.
+const LIMITS_NOTE: &str =
+    "credits follow word-for-word spans; a paraphrase or an inference leaves none";
+
+/// An attribution with what only the receipt needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Attributed {
+    pub(crate) attribution: Attribution,
+    /// Digest of the corpus segment that was searched.
+    pub(crate) segment: Option<[u8; 32]>,
+}
+
+/// One choice's tokens and its index.
+type Output = (u32, Vec<TokenId>);
+
+/// Attributes the choices of a request to the corpus of the adapter that answered.
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    context: &mut Context,
+    choices: &[ChoiceEnd],
+) -> Result<Attributed, PipelineError> {
+    let segment = context.adapter.as_deref().and_then(|alias| shared.corpora.get(alias));
+    let Some(segment) = segment else {
+        return Ok(without(None, "no corpus is known for the model that answered"));
+    };
+    let outputs = outputs(shared, choices)?;
+    let (searched, limits) = (Arc::clone(&segment), shared.config.spans);
+    let found = blocking(move || search(&searched, &outputs, &limits)).await?;
+    let digest = Some(segment.digest());
+    if found.is_empty() {
+        return Ok(without(digest, LIMITS_NOTE));
+    }
+    let Some(scorer) = context.chain.scorer() else {
+        return Ok(without(digest, "no scorer plugin is active"));
+    };
+    let info = context.info();
+    let (guest, evidence) = (Arc::clone(&scorer), evidence(&segment, &found, choices));
+    let outcome = blocking(move || guest.score(&info, &evidence)).await?;
+    let shares = match outcome {
+        Ok(shares) => {
+            context.settle(&scorer, Ok(()))?;
+            shares
+        }
+        // The answer has been sent: a scorer's fault costs the shares, never the answer.
+        Err(fault) => {
+            let note = format!("the scorer failed: {}", fault.kind);
+            context.scorer_fault(&scorer, &fault);
+            let mut failed = without(digest, &note);
+            failed.attribution.status = AttributionStatus::Failed;
+            return Ok(failed);
+        }
+    };
+    Ok(scored(shared, &segment, &scorer, (shares, found)))
+}
+
+/// An attribution that credits nobody, and why.
+pub(crate) fn without(segment: Option<[u8; 32]>, note: &str) -> Attributed {
+    let attribution = Attribution {
+        status: AttributionStatus::None,
+        method: EVIDENCE.to_owned(),
+        credits: Vec::new(),
+        spans: Vec::new(),
+        note: Some(note.to_owned()),
+    };
+    Attributed { attribution, segment }
+}
+
+/// An attribution that could not be made because the host failed.
+pub(crate) fn failed(error: &PipelineError) -> Attributed {
+    let mut failed = without(None, &error.to_string());
+    failed.attribution.status = AttributionStatus::Failed;
+    failed
+}
+
+/// The tokens to search for: the engine's own where the text was sent as it was, else the sent
+/// text's.
+fn outputs(shared: &Shared, choices: &[ChoiceEnd]) -> Result<Vec<Output>, PipelineError> {
+    let encode = |text: &str| {
+        let message = |error| format!("failed to encode the answer: {error}");
+        let tokens = shared.tokenizer.encode(text, false);
+        tokens.map_err(|error| PipelineError::Internal { message: message(error) })
+    };
+    let output = |(index, choice): (usize, &ChoiceEnd)| {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        let verbatim = choice.verbatim && !choice.tokens.is_empty();
+        Ok((index, if verbatim { choice.tokens.clone() } else { encode(&choice.text)? }))
+    };
+    choices.iter().enumerate().map(output).collect()
+}
+
+/// A span with the choice it is in and its tokens.
+struct Found {
+    choice: u32,
+    tokens: Vec<TokenId>,
+    span: Span,
+}
+
+fn search(segment: &Segment, outputs: &[Output], limits: &SpanLimits) -> Vec<Found> {
+    let mut found = Vec::new();
+    for (choice, tokens) in outputs {
+        for span in segment.spans(tokens, limits) {
+            let start = span.start as usize;
+            let tokens = tokens[start..start + span.len as usize].to_vec();
+            found.push(Found { choice: *choice, tokens, span });
+        }
+    }
+    found
+}
+
+fn evidence(segment: &Segment, found: &[Found], choices: &[ChoiceEnd]) -> Evidence {
+    let spans = found.iter().map(|found| EvidenceSpan {
+        start: found.span.start,
+        tokens: found.span.len,
+        occurrences: found.span.count,
+        unigram_logprob: found.span.unigram_logprob,
+        owners: found.span.owners.iter().map(|owner| (owner.owner, owner.documents)).collect(),
+    });
+    let output_tokens: usize = choices.iter().map(|choice| choice.tokens.len()).sum();
+    Evidence {
+        corpus_tokens: segment.tokens(),
+        output_tokens: u32::try_from(output_tokens).unwrap_or(u32::MAX),
+        owners: segment.owners(),
+        spans: spans.collect(),
+    }
+}
+
+fn scored(
+    shared: &Shared,
+    segment: &Segment,
+    scorer: &Plugin,
+    (shares, found): (Vec<Share>, Vec<Found>),
+) -> Attributed {
+    // Two owner numbers may carry one name; the receipt credits names.
+    let mut by_name: BTreeMap<&str, u32> = BTreeMap::new();
+    for share in shares.iter().filter(|share| share.parts > 0) {
+        *by_name.entry(segment.owner_name(share.owner)).or_default() += share.parts;
+    }
+    let mut credits: Vec<Credit> = by_name
+        .into_iter()
+        .map(|(name, parts)| Credit { contributor: name.to_owned(), parts_per_billion: parts })
+        .collect();
+    credits.sort_by_key(|credit| std::cmp::Reverse(credit.parts_per_billion));
+    let status =
+        if credits.is_empty() { AttributionStatus::None } else { AttributionStatus::Scored };
+    let attribution = Attribution {
+        status,
+        method: format!("{EVIDENCE}+{}@{}", scorer.name(), scorer.version()),
+        credits,
+        spans: found.iter().map(|found| matched(shared, segment, found)).collect(),
+        note: Some(LIMITS_NOTE.to_owned()),
+    };
+    Attributed { attribution, segment: Some(segment.digest()) }
+}
+
+fn matched(shared: &Shared, segment: &Segment, found: &Found) -> MatchedSpan {
+    let names = found.span.owners.iter().map(|owner| segment.owner_name(owner.owner).to_owned());
+    let documents = found.span.documents.iter();
+    MatchedSpan {
+        choice: found.choice,
+        text: shared.tokenizer.decode(&found.tokens, true).unwrap_or_default(),
+        tokens: found.span.len,
+        occurrences: found.span.count,
+        contributors: names.collect(),
+        documents: documents.map(|document| segment.document_id(*document).to_owned()).collect(),
+    }
+}
