@@ -1,0 +1,138 @@
+//! `/v1/chat/completions` and `/v1/completions`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
+use pipeline::{GenerateRequest, Input};
+use request::RequestId;
+
+use crate::http::answer::{self, Endpoint, Envelope};
+use crate::http::auth::Tenant;
+use crate::http::body::JsonBody;
+use crate::http::error::ApiError;
+use crate::http::state::PublicState;
+use crate::http::stream;
+use crate::http::wire::chat::ChatBody;
+use crate::http::wire::completions::CompletionBody;
+use crate::http::wire::sampling::{Common, Shape};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// `POST /v1/chat/completions`
+pub(crate) async fn chat(
+    State(state): State<PublicState>,
+    Tenant(tenant): Tenant,
+    JsonBody(mut body): JsonBody<ChatBody>,
+) -> Result<Response, ApiError> {
+    body.check()?;
+    let mut common = body.common();
+    let logprobs = body.logprobs()?;
+    let shape = common.shape(logprobs.is_some())?;
+    let sampling = common.sampling(logprobs)?;
+    let max_tokens = body.tokens_max(common.max_tokens)?;
+    if max_tokens == Some(0) {
+        let message = "max_tokens must be at least 1, got 0";
+        return Err(ApiError::invalid_param("max_tokens", message));
+    }
+    let request = GenerateRequest {
+        id: new_id("chatcmpl"),
+        tenant,
+        seed: common.seed(),
+        n: common.n.unwrap_or(1),
+        model: common.model,
+        input: Input::Chat(body.messages()?),
+        sampling,
+        max_tokens,
+        echo: false,
+        streaming: shape.stream,
+        attribution: shape.attribution,
+    };
+    answer(&state, vec![request], Endpoint::Chat, shape).await
+}
+
+/// `POST /v1/completions`
+pub(crate) async fn completions(
+    State(state): State<PublicState>,
+    Tenant(tenant): Tenant,
+    JsonBody(mut body): JsonBody<CompletionBody>,
+) -> Result<Response, ApiError> {
+    let common = body.common();
+    body.check(common.n)?;
+    let shape = common.shape(body.logprobs.is_some())?;
+    let requests = completion_requests(&state, tenant, body, common, shape)?;
+    answer(&state, requests, Endpoint::Completion, shape).await
+}
+
+/// One request per prompt.
+fn completion_requests(
+    state: &PublicState,
+    tenant: String,
+    mut body: CompletionBody,
+    mut common: Common,
+    shape: Shape,
+) -> Result<Vec<GenerateRequest>, ApiError> {
+    let echo = body.echo.unwrap_or(false);
+    let mut sampling = common.sampling(body.logprobs)?;
+    if echo {
+        sampling.prompt_logprobs = body.logprobs;
+    }
+    let request = |input| GenerateRequest {
+        id: new_id("cmpl"),
+        tenant: tenant.clone(),
+        seed: common.seed(),
+        n: common.n.unwrap_or(1),
+        model: common.model.clone(),
+        input,
+        sampling: sampling.clone(),
+        max_tokens: common.max_tokens,
+        echo,
+        streaming: shape.stream,
+        attribution: shape.attribution,
+    };
+    Ok(body.inputs(state.limits.prompts_max)?.into_iter().map(request).collect())
+}
+
+/// Submits every request and writes the answers. If one is refused, those before it are dropped,
+/// which cancels them.
+async fn answer(
+    state: &PublicState,
+    requests: Vec<GenerateRequest>,
+    endpoint: Endpoint,
+    shape: Shape,
+) -> Result<Response, ApiError> {
+    if state.is_draining() {
+        return Err(ApiError::unavailable("the server is draining"));
+    }
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let first = requests.first().ok_or_else(|| ApiError::invalid("no prompt was given"))?;
+    let (id, n) = (first.id.clone(), first.n);
+    let fingerprint = format!("fp_{}", state.pipeline.base().digest.short());
+    let header = HeaderValue::from_str(id.as_str()).map_err(|error| ApiError::internal(&error))?;
+    let mut answers = Vec::new();
+    for request in requests {
+        let submitted = state.pipeline.submit(request).await;
+        answers.push(submitted.map_err(|error| overflow_of(error.into(), endpoint))?);
+    }
+    let envelope = Envelope { endpoint, id, created, fingerprint, shape, n };
+    let mut response = match shape.stream {
+        true => stream::events(answers, envelope),
+        false => answer::collect(answers, envelope).await?,
+    };
+    response.headers_mut().insert(X_REQUEST_ID, header);
+    Ok(response)
+}
+
+/// The prompt's field has another name in completions.
+fn overflow_of(mut error: ApiError, endpoint: Endpoint) -> ApiError {
+    let overflow = error.code.as_deref() == Some("context_length_exceeded");
+    if overflow && endpoint == Endpoint::Completion {
+        error.param = Some("prompt".to_owned());
+    }
+    error
+}
+
+fn new_id(prefix: &str) -> RequestId {
+    RequestId::new(prefix, rand::random())
+}

@@ -1,0 +1,46 @@
+//! Paths and what answers them.
+
+mod generate;
+mod models;
+mod receipts;
+mod status;
+mod tokens;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+
+use super::error::ApiError;
+use super::state::PublicState;
+
+/// The public listener's routes.
+pub(crate) fn router(state: PublicState) -> Router {
+    Router::new()
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::one))
+        .route("/v1/chat/completions", post(generate::chat))
+        .route("/v1/completions", post(generate::completions))
+        .route("/v1/receipts/{id}", get(receipts::one))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/health", get(status::health))
+        .route("/ping", get(status::health).post(status::health))
+        .route("/ready", get(status::ready))
+        .route("/version", get(status::version))
+        .route("/metrics", get(status::metrics))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(state)
+}
+
+async fn unknown(request: Request) -> ApiError {
+    ApiError::not_found(format!("there is nothing at {}", request.uri().path()))
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    let (method, path) = (request.method(), request.uri().path());
+    ApiError::invalid(format!("{method} is not a method of {path}"))
+        .with_code("method_not_allowed")
+        .with_status(StatusCode::METHOD_NOT_ALLOWED)
+}

@@ -1,0 +1,58 @@
+//! What every handler shares.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::FromRef;
+use prometheus_client::registry::Registry;
+
+use super::auth::Keys;
+
+/// Limits of the public listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HttpLimits {
+    /// Largest request body, in bytes.
+    pub(crate) body_bytes_max: usize,
+    /// Longest time a request body may take to arrive, in seconds.
+    pub(crate) body_read_s_max: u64,
+    /// Most prompts of one `/v1/completions`.
+    pub(crate) prompts_max: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self { body_bytes_max: 2 << 20, body_read_s_max: 30, prompts_max: 32 }
+    }
+}
+
+/// What every handler of the public listener shares.
+#[derive(Clone)]
+pub(crate) struct PublicState {
+    pub(crate) pipeline: pipeline::Pipeline,
+    pub(crate) engine: engine::EngineHandle,
+    pub(crate) ledger: Arc<ledger::Ledger>,
+    /// `None` serves everybody as the tenant `default`.
+    pub(crate) keys: Option<Arc<Keys>>,
+    pub(crate) limits: HttpLimits,
+    pub(crate) metrics: Arc<Registry>,
+    /// Set once the process has been told to stop.
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+impl PublicState {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl FromRef<PublicState> for HttpLimits {
+    fn from_ref(state: &PublicState) -> Self {
+        state.limits
+    }
+}
+
+impl FromRef<PublicState> for Option<Arc<Keys>> {
+    fn from_ref(state: &PublicState) -> Self {
+        state.keys.clone()
+    }
+}

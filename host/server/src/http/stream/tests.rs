@@ -1,0 +1,136 @@
+//! The bytes of a stream, against golden files; `UPDATE_GOLDEN=1` writes them anew.
+
+use std::path::Path;
+
+use pipeline::{Alternative, Attribution, AttributionStatus, Credit, MatchedSpan, PipelineError};
+use pipeline::{Summary, TokenPiece};
+use request::FinishReason;
+
+use super::*;
+use crate::http::wire::sampling::Shape;
+
+fn id(digit: u8) -> RequestId {
+    RequestId::new("test", [digit; 16])
+}
+
+fn writer(endpoint: Endpoint, shape: Shape, prompts: u8, n: u32) -> Writer {
+    let envelope = Envelope {
+        endpoint,
+        id: id(0),
+        created: 1_700_000_000,
+        fingerprint: "fp_0123456789ab".to_owned(),
+        shape,
+        n,
+    };
+    let prompt = |digit| Prompt {
+        id: id(digit),
+        model: "wallet-risk".to_owned(),
+        choices: vec![(false, 0); n as usize],
+        done: None,
+    };
+    Writer { envelope, prompts: (0..prompts).map(prompt).collect(), queue: VecDeque::new() }
+}
+
+fn delta(choice: u32, text: &str) -> AnswerEvent {
+    let top = vec![Alternative { id: 9, text: "b".to_owned(), bytes: None, logprob: -0.5 }];
+    let bytes = Some(text.as_bytes().to_vec());
+    let piece = TokenPiece { id: 7, text: text.to_owned(), bytes, logprob: Some(-1.25), top };
+    AnswerEvent::Delta { choice, text: text.to_owned(), tokens: vec![piece] }
+}
+
+fn finished(choice: u32, reason: FinishReason) -> AnswerEvent {
+    AnswerEvent::Finished { choice, reason }
+}
+
+fn done(attribution: bool) -> AnswerEvent {
+    let credits = vec![Credit { contributor: "ada".to_owned(), parts_per_billion: 1_000_000_000 }];
+    let span = MatchedSpan {
+        choice: 0,
+        text: "the wallet".to_owned(),
+        tokens: 6,
+        occurrences: 3,
+        contributors: vec!["ada".to_owned()],
+        documents: vec!["ada-1".to_owned()],
+    };
+    let attribution = attribution.then(|| Attribution {
+        status: AttributionStatus::Scored,
+        method: "spans@1+span-rarity@0.1.0".to_owned(),
+        credits,
+        spans: vec![span],
+        note: None,
+    });
+    let usage = Usage { prompt_tokens: 12, completion_tokens: 3, cached_tokens: 8 };
+    AnswerEvent::Done(Summary { usage, attribution, receipt_hash: "ab".repeat(32) })
+}
+
+fn check(name: &str, mut writer: Writer, events: Vec<(usize, AnswerEvent)>) {
+    let last = events.len() - 1;
+    for (index, event) in events.into_iter().enumerate() {
+        assert_eq!(writer.take(Some(event)), index == last, "{name}: event {index}");
+    }
+    let mut text: String = writer.queue.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).expect("the golden file can be written");
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+    if text != golden {
+        text.insert_str(0, "found:\n");
+        panic!("{name} differs from its golden file; {text}");
+    }
+}
+
+fn shape(include_usage: bool, mortise: bool, logprobs: bool) -> Shape {
+    Shape { stream: true, include_usage, mortise, attribution: mortise, logprobs }
+}
+
+#[test]
+fn a_chat_of_two_choices_with_everything() {
+    let events = vec![
+        (0, delta(0, "a")),
+        (0, delta(1, "é\n")),
+        (0, delta(0, "c")),
+        (0, finished(1, FinishReason::Length)),
+        (0, finished(0, FinishReason::Stop)),
+        (0, done(true)),
+    ];
+    check("chat-all.jsonl", writer(Endpoint::Chat, shape(true, true, true), 1, 2), events);
+}
+
+#[test]
+fn a_plain_chat_has_no_chunk_without_choices() {
+    let events =
+        vec![(0, delta(0, "a")), (0, finished(0, FinishReason::ContentFilter)), (0, done(false))];
+    check("chat-plain.jsonl", writer(Endpoint::Chat, shape(false, false, false), 1, 1), events);
+}
+
+#[test]
+fn completions_of_two_prompts_end_together() {
+    let events = vec![
+        (1, delta(0, "é")),
+        (1, delta(0, "c")),
+        (1, finished(0, FinishReason::Stop)),
+        (1, done(true)),
+        (0, delta(0, "a")),
+        (0, finished(0, FinishReason::Stop)),
+        (0, done(true)),
+    ];
+    let writer = writer(Endpoint::Completion, shape(true, true, true), 2, 1);
+    check("completion-two.jsonl", writer, events);
+}
+
+#[test]
+fn a_failure_ends_the_stream_with_the_error_object() {
+    let failed =
+        PipelineError::PluginFailed { plugin: "mask".to_owned(), reason: "trap".to_owned() };
+    let events = vec![(0, delta(0, "a")), (0, AnswerEvent::Failed(failed))];
+    check("chat-failed.jsonl", writer(Endpoint::Chat, shape(true, true, false), 1, 1), events);
+}
+
+#[test]
+fn a_stream_that_breaks_off_says_so() {
+    let mut writer = writer(Endpoint::Chat, shape(false, false, false), 1, 1);
+    assert!(writer.take(None));
+    assert!(writer.queue[0].contains("internal error"), "{}", writer.queue[0]);
+    assert_eq!(writer.queue[1], "[DONE]");
+}
