@@ -17,6 +17,7 @@ mod stream;
 mod wire;
 
 pub(crate) use auth::{Keys, KeysError, hash_key};
+pub(crate) use body::JsonBody;
 pub(crate) use error::ApiError;
 pub(crate) use routes::router;
 pub(crate) use state::{HttpLimits, PublicState};
