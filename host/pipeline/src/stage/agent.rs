@@ -75,6 +75,8 @@ impl GenerateCapability for AgentCalls {
         let lease = match named(&self.shared, &call.model) {
             Some(Target::Adapter(lease)) => Some(lease),
             Some(_) => None,
+            // An agent cannot know what the base is called here.
+            None if call.model.is_empty() => None,
             None => {
                 let message = format!("the model `{}` does not exist", call.model);
                 return Err(CapabilityError::new("not-found", message));
