@@ -43,7 +43,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("wasmtime", &["plugin-host"]),
     ("axum", &["server"]),
     ("clap", &["server", "plugin-build"]),
-    ("toml", &["server", "plugin-host", "plugin-build"]),
+    ("toml", &["server", "plugin-host", "plugin-build", "mortise-sdk"]),
     ("tokenizers", &["tokenization"]),
     ("minijinja", &["tokenization"]),
     ("libsais", &["corpus"]),
