@@ -50,6 +50,18 @@ impl Kind {
     }
 }
 
+impl std::str::FromStr for Kind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let kind = Self::ALL.into_iter().find(|kind| kind.as_str() == name);
+        kind.ok_or_else(|| {
+            let all = Self::ALL.map(Self::as_str).join(", ");
+            format!("`{name}` is no kind of plugin: there are {all}")
+        })
+    }
+}
+
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
@@ -190,6 +202,15 @@ mod tests {
         check(&GOOD.replace("redact", "other"), Err("the crate is `redact`"));
         check(&GOOD.replace("0.1.0", "0.2.0"), Err("the crate's is 0.1.0"));
         check(&format!("{GOOD}component = \"../x\"\n"), Err("plain file name"));
+    }
+
+    #[test]
+    fn kinds() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.as_str().parse(), Ok(kind));
+        }
+        let error = "Router".parse::<Kind>().expect_err("no kind");
+        assert!(error.contains("`Router`") && error.contains("postprocessor"), "{error}");
     }
 
     #[test]
