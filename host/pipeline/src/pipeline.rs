@@ -8,6 +8,7 @@ use engine::{EngineHandle, EngineRequest, OutputStream, SubmitError};
 use plugin_host::PluginHost;
 use tokenization::{ChatTemplate, Tokenizer};
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::answer::{Answer, AnswerEvent, Summary};
 use crate::config::PipelineConfig;
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) base: BaseModel,
     pub(crate) config: PipelineConfig,
     pub(crate) metrics: PipelineMetrics,
+    /// Requests from their admission to their receipt.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// The pipeline. Cloning shares it.
@@ -108,6 +111,7 @@ impl Pipeline {
             base: parts.base,
             config: parts.config,
             metrics: PipelineMetrics::default(),
+            tasks: TaskTracker::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -129,7 +133,7 @@ impl Pipeline {
         };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let carried = self.clone();
-        tokio::spawn(async move { carried.carry(context, work, sender).await });
+        self.shared.tasks.spawn(async move { carried.carry(context, work, sender).await });
         Ok(Answer { id, model: target, events })
     }
 
@@ -389,6 +393,13 @@ impl Pipeline {
             kind: ModelKind::Agent { version: agent.version().to_string() },
         });
         std::iter::once(base).chain(adapters).chain(agents).collect()
+    }
+
+    /// Waits until every admitted request has its receipt, those of clients that have left included.
+    /// For the end of a process: nothing may be submitted any more.
+    pub async fn idle(&self) {
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
     }
 
     /// The base model's tokenizer.

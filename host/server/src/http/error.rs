@@ -3,7 +3,7 @@
 
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pipeline::PipelineError;
 use serde::Serialize;
@@ -73,6 +73,18 @@ impl ApiError {
     pub(crate) fn wrong_key() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "unknown API key")
             .with_code("invalid_api_key")
+    }
+
+    pub(crate) fn no_admin_token() -> Self {
+        let message = "the admin API needs its token: `Authorization: Bearer TOKEN`";
+        Self::new(StatusCode::UNAUTHORIZED, "authentication_error", message)
+            .with_code("invalid_admin_token")
+    }
+
+    pub(crate) fn wrong_method(method: &Method, path: &str) -> Self {
+        Self::invalid(format!("{method} is not a method of {path}"))
+            .with_code("method_not_allowed")
+            .with_status(StatusCode::METHOD_NOT_ALLOWED)
     }
 
     /// 500: ours. `reason` is logged, not sent.

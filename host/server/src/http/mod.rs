@@ -16,7 +16,7 @@ mod state;
 mod stream;
 mod wire;
 
-pub(crate) use auth::{Keys, KeysError, hash_key};
+pub(crate) use auth::{Keys, hash_key};
 pub(crate) use body::JsonBody;
 pub(crate) use error::ApiError;
 pub(crate) use routes::router;

@@ -8,7 +8,6 @@ mod tokens;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::StatusCode;
 use axum::routing::{get, post};
 
 use super::error::ApiError;
@@ -39,8 +38,5 @@ async fn unknown(request: Request) -> ApiError {
 }
 
 async fn wrong_method(request: Request) -> ApiError {
-    let (method, path) = (request.method(), request.uri().path());
-    ApiError::invalid(format!("{method} is not a method of {path}"))
-        .with_code("method_not_allowed")
-        .with_status(StatusCode::METHOD_NOT_ALLOWED)
+    ApiError::wrong_method(request.method(), request.uri().path())
 }

@@ -1,0 +1,102 @@
+//! The admin API, on a listener of its own: adapters and plugins come and go, and the server drains.
+//! Every call needs the bearer token. A refused change has changed nothing.
+
+mod adapters;
+mod plugins;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{FromRef, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use plugin_host::PluginHost;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::assemble::adapters::Adapters;
+use crate::assemble::token::Token;
+use crate::http::{ApiError, HttpLimits};
+
+/// What handlers of the admin listener share.
+#[derive(Clone)]
+pub(crate) struct AdminState {
+    pub(crate) adapters: Arc<Adapters>,
+    pub(crate) plugins: Arc<PluginHost>,
+    pub(crate) token: Arc<Token>,
+    pub(crate) limits: HttpLimits,
+    /// Notified to drain the process.
+    pub(crate) drain: Arc<Notify>,
+}
+
+impl FromRef<AdminState> for HttpLimits {
+    fn from_ref(state: &AdminState) -> Self {
+        state.limits
+    }
+}
+
+/// The admin listener's routes.
+pub(crate) fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/admin/health", get(health))
+        .route("/admin/adapters", get(adapters::list).post(adapters::load))
+        .route("/admin/adapters/{name}", delete(adapters::unload))
+        .route("/admin/plugins", get(plugins::list).post(plugins::install))
+        .route("/admin/plugins/{name}/activate", post(plugins::activate))
+        .route("/admin/plugins/{name}/rollback", post(plugins::rollback))
+        .route("/admin/plugins/{name}/deactivate", post(plugins::deactivate))
+        .route("/admin/drain", post(drain))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(state.clone(), authenticate))
+        .with_state(state)
+}
+
+/// Lets nobody pass without the token, whatever the path.
+async fn authenticate(
+    State(state): State<AdminState>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = header
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    if !bearer.is_some_and(|token| state.token.matches(token)) {
+        return Err(ApiError::no_admin_token());
+    }
+    Ok(next.run(request).await)
+}
+
+async fn health() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// Tells the process to drain; it ends when running requests have.
+async fn drain(State(state): State<AdminState>) -> (StatusCode, Json<Value>) {
+    tracing::info!("told to drain by the admin API");
+    state.drain.notify_one();
+    (StatusCode::ACCEPTED, Json(json!({ "status": "draining" })))
+}
+
+async fn unknown(request: Request) -> ApiError {
+    ApiError::not_found(format!("there is nothing at {}", request.uri().path()))
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    ApiError::wrong_method(request.method(), request.uri().path())
+}
+
+/// Runs a change that reads files or compiles, away from the threads that serve. The change is not
+/// abandoned when the operator's connection breaks.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<Json<T>, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| ApiError::internal(&error))?.map(Json)
+}

@@ -1,0 +1,132 @@
+//! What the base model is: one digest over its configuration and weights. Hashing gigabytes takes
+//! seconds, so the result is kept, keyed by the size and date of every file; a file that was changed
+//! and set back to its old date is the operator's own doing.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use request::Digest;
+use sha2::{Digest as _, Sha256};
+
+/// Bytes read at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+/// The configuration is part of what a model is: it says how weights are used.
+const CONFIG_FILE: &str = "config.json";
+
+/// Digest of the model in `dir`: name, length and content of its configuration and of every
+/// safetensors file, in the order of names.
+///
+/// # Errors
+/// A file can't be read, or there are no weights.
+pub(crate) fn of_model(dir: &Path, cache_dir: &Path) -> Result<Digest> {
+    let files = files(dir)?;
+    let mut stamps = Vec::new();
+    for file in &files {
+        let named = || format!("look at {}", file.display());
+        let path = file.canonicalize().with_context(named)?;
+        let meta = path.metadata().with_context(named)?;
+        let (seconds, nanos) = (meta.mtime(), meta.mtime_nsec());
+        stamps.push(format!("{}\0{}\0{seconds}.{nanos}", path.display(), meta.len()));
+    }
+    let key = Digest::of_fields(stamps.iter().map(String::as_bytes));
+    let kept = cache_dir.join(format!("model-{key}.digest"));
+    if let Ok(text) = std::fs::read_to_string(&kept)
+        && let Ok(digest) = text.trim().parse()
+    {
+        return Ok(digest);
+    }
+    let digest = hash(&files)?;
+    // Written beside and renamed: a torn file would not parse, but an empty rename is clearer.
+    let partial = kept.with_extension("partial");
+    let written = std::fs::write(&partial, digest.to_string())
+        .and_then(|()| std::fs::rename(&partial, &kept));
+    if let Err(error) = written {
+        tracing::warn!(%error, path = %kept.display(), "the model's digest could not be kept");
+    }
+    Ok(digest)
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let listed = || format!("list {}", dir.display());
+    let mut weights = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(listed)? {
+        let path = entry.with_context(listed)?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            weights.push(path);
+        }
+    }
+    if weights.is_empty() {
+        bail!("{} has no .safetensors file", dir.display());
+    }
+    weights.sort();
+    weights.insert(0, dir.join(CONFIG_FILE));
+    Ok(weights)
+}
+
+fn hash(files: &[PathBuf]) -> Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    for path in files {
+        let named = || format!("read {}", path.display());
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let file = File::open(path).with_context(named)?;
+        let length = file.metadata().with_context(named)?.len();
+        for field in [name.len() as u64, length] {
+            hasher.update(field.to_le_bytes());
+        }
+        hasher.update(name);
+        let mut reader = BufReader::new(file);
+        loop {
+            let read = reader.read(&mut buffer).with_context(named)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+        }
+    }
+    Ok(Digest(hasher.finalize().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest_of(files: &[(&str, &str)]) -> Digest {
+        let (dir, cache) =
+            (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+        for (name, content) in files {
+            std::fs::write(dir.path().join(name), content).expect("written");
+        }
+        let digest = of_model(dir.path(), cache.path()).expect("a digest");
+        assert_eq!(of_model(dir.path(), cache.path()).expect("again"), digest);
+        let kept = std::fs::read_dir(cache.path()).expect("cache").count();
+        assert_eq!(kept, 1, "the digest was not kept");
+        digest
+    }
+
+    #[test]
+    fn every_file_counts_and_its_place_does() {
+        let base =
+            digest_of(&[("config.json", "{}"), ("a.safetensors", "12"), ("b.safetensors", "3")]);
+        let moved =
+            digest_of(&[("config.json", "{}"), ("a.safetensors", "1"), ("b.safetensors", "23")]);
+        let other =
+            digest_of(&[("config.json", "{ }"), ("a.safetensors", "12"), ("b.safetensors", "3")]);
+        assert_ne!(base, moved);
+        assert_ne!(base, other);
+        let note =
+            [("config.json", "{}"), ("a.safetensors", "12"), ("b.safetensors", "3"), ("n", "x")];
+        assert_eq!(base, digest_of(&note));
+    }
+
+    #[test]
+    fn a_folder_without_weights_is_named() {
+        let dir = tempfile::tempdir().expect("folder");
+        std::fs::write(dir.path().join("config.json"), "{}").expect("written");
+        let error = of_model(dir.path(), dir.path()).expect_err("no weights").to_string();
+        assert!(error.contains("no .safetensors file"), "{error}");
+    }
+}

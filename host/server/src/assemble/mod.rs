@@ -1,0 +1,196 @@
+//! The only place that builds everything: from a checked configuration to the parts of a server.
+//!
+//! Parts: [`adapters`] (PEFT directories with their corpora), [`plugins`] (folders of components),
+//! [`digest`] (what the base model is), [`token`] (the admin API's secret). Reads files and compiles:
+//! not for an async thread. Serves nothing.
+
+pub(crate) mod adapters;
+pub(crate) mod digest;
+mod plugins;
+pub(crate) mod token;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use corpus::SpanLimits;
+use engine::{Engine, EngineConfig, EngineHandle};
+use ledger::{Ledger, LedgerConfig};
+use models::{CausalLm, LoadOptions};
+use pipeline::{BaseModel, CorpusStore, HostCapabilities, Pipeline, PipelineConfig, PipelineParts};
+use plugin_host::PluginHost;
+use prometheus_client::registry::Registry;
+use tokenization::{ChatTemplate, Tokenizer};
+
+use crate::config::{Config, Limits};
+use adapters::Adapters;
+
+/// Folder of receipts in the data directory.
+pub(crate) const LEDGER_DIR: &str = "ledger";
+/// Folder of corpus segments in the data directory.
+const CORPUS_DIR: &str = "corpus";
+/// Folder of compiled plugins and the base's digest in the data directory.
+const CACHE_DIR: &str = "cache";
+
+/// Everything that serves requests.
+pub(crate) struct Parts {
+    /// Answers requests.
+    pub(crate) pipeline: Pipeline,
+    /// The door to the engine thread.
+    pub(crate) engine: EngineHandle,
+    /// Where receipts go.
+    pub(crate) ledger: Arc<Ledger>,
+    /// Adapters and their corpora.
+    pub(crate) adapters: Arc<Adapters>,
+    /// Plugins.
+    pub(crate) plugins: Arc<PluginHost>,
+    /// Every metric of the process.
+    pub(crate) metrics: Arc<Registry>,
+}
+
+/// Whether a model of ours may be called so: not what the wire means by something else.
+pub(crate) fn is_free_name(name: &str) -> bool {
+    let plain = !name.is_empty() && !name.contains(char::is_control);
+    plain && name != "auto" && !name.starts_with("agent:")
+}
+
+/// Opens the ledger, which also keeps a second server out of the data directory.
+pub(crate) fn open_ledger(config: &Config) -> Result<Arc<Ledger>> {
+    let dir = config.data_dir.join(LEDGER_DIR);
+    let limits = LedgerConfig {
+        segment_bytes_max: config.limits.receipt_segment_bytes_max,
+        ..LedgerConfig::default()
+    };
+    let opened = Ledger::open(&dir, &limits);
+    let (ledger, recovery) =
+        opened.with_context(|| format!("open the ledger {}", dir.display()))?;
+    let (entries, cut) = (recovery.entries, recovery.truncated_bytes);
+    tracing::info!(receipts = entries, torn_bytes_cut = cut, "ledger open");
+    Ok(Arc::new(ledger))
+}
+
+/// Builds everything around an open ledger.
+pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
+    let cache_dir = config.data_dir.join(CACHE_DIR);
+    create_dir(&cache_dir)?;
+    let base = load_base(config, &cache_dir)?;
+    let corpora = Arc::new(CorpusStore::new());
+    let adapters = Arc::new(Adapters::new(adapters::AdapterParts {
+        shape: base.model.config().model_shape(),
+        tokenizer: Arc::clone(&base.tokenizer),
+        corpora: Arc::clone(&corpora),
+        corpus_dir: config.data_dir.join(CORPUS_DIR),
+        base_name: config.base_name.clone(),
+        limits: config.limits,
+    }));
+    adapters.load_all(config)?;
+    let capabilities = HostCapabilities::new(Arc::clone(&base.tokenizer), Arc::clone(&corpora));
+    let plugins = plugins::start(config, &cache_dir.join("plugins"), Arc::new(capabilities))?;
+    let vocab_size = base.model.config().vocab_size;
+    let engine = Engine::start(base.model, engine_config(config)).context("start the engine")?;
+    let mut metrics = Registry::default();
+    let pipeline = Pipeline::new(PipelineParts {
+        engine: engine.clone(),
+        adapters: Arc::clone(adapters.registry()),
+        tokenizer: base.tokenizer,
+        chat_template: base.chat_template,
+        plugins: Arc::clone(&plugins),
+        corpora,
+        ledger: Arc::clone(&ledger),
+        base: BaseModel {
+            name: config.base_name.clone(),
+            digest: base.digest,
+            context_tokens: engine.tokens_max(),
+            vocab_size,
+        },
+        config: pipeline_config(&config.limits),
+    });
+    engine.metrics().register(&mut metrics);
+    pipeline.metrics().register(&mut metrics);
+    plugins.metrics().register(&mut metrics);
+    let metrics = Arc::new(metrics);
+    Ok(Parts { pipeline, engine, ledger, adapters, plugins, metrics })
+}
+
+/// The base model as its directory has it.
+struct Base {
+    model: Box<dyn CausalLm>,
+    tokenizer: Arc<Tokenizer>,
+    chat_template: Option<Arc<ChatTemplate>>,
+    digest: request::Digest,
+}
+
+fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
+    let dir = &config.model;
+    let started = std::time::Instant::now();
+    let named = |what: &str| format!("load the {what} of {}", dir.display());
+    if !dir.is_dir() {
+        bail!("the model {} is not a directory", dir.display());
+    }
+    let tokenizer = Tokenizer::from_dir(dir).with_context(|| named("tokenizer"))?;
+    let chat_template = ChatTemplate::from_dir(dir).with_context(|| named("chat template"))?;
+    let digest = digest::of_model(dir, cache_dir).with_context(|| named("digest"))?;
+    let model = models::load(dir, &LoadOptions::default()).with_context(|| named("model"))?;
+    if chat_template.is_none() {
+        tracing::warn!("the model has no chat template; /v1/chat/completions will refuse requests");
+    }
+    let (model_vocab, text_vocab) = (model.config().vocab_size, tokenizer.vocab_size());
+    if text_vocab > model_vocab {
+        bail!(
+            "the tokenizer of {} has ids up to {text_vocab}, the model {model_vocab}",
+            dir.display()
+        );
+    }
+    let (bytes, ms) = (model.weights_bytes(), started.elapsed().as_millis());
+    tracing::info!(model = %config.base_name, digest = %digest.short(), bytes, ms, "model loaded");
+    let tokenizer = Arc::new(tokenizer);
+    Ok(Base { model, tokenizer, chat_template: chat_template.map(Arc::new), digest })
+}
+
+fn engine_config(config: &Config) -> EngineConfig {
+    let limits = &config.limits;
+    EngineConfig {
+        threads: config.threads,
+        block_tokens: limits.block_tokens,
+        kv_blocks: limits.kv_blocks,
+        step_tokens_max: limits.step_tokens_max,
+        sequences_max: limits.sequences_max,
+        queue_max: limits.queue_max,
+        context_tokens_max: limits.context_tokens_max,
+        ..EngineConfig::default()
+    }
+}
+
+fn pipeline_config(limits: &Limits) -> PipelineConfig {
+    PipelineConfig {
+        spans: SpanLimits {
+            min_tokens: limits.span_min_tokens,
+            spans_max: limits.spans_max,
+            documents_per_span_max: limits.span_documents_max,
+        },
+        choices_max: limits.choices_max,
+        retry_after_s: limits.retry_after_s,
+    }
+}
+
+/// Creates `dir` and what is above it; only its owner may look in.
+pub(crate) fn create_dir(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(dir).with_context(|| format!("create {}", dir.display()))
+}
+
+/// Folders directly in `dir` that hold `file`, in the order of their names.
+fn folders_with(dir: &Path, file: &str) -> Result<Vec<std::path::PathBuf>> {
+    let listed = || format!("list {}", dir.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(listed)? {
+        let path = entry.with_context(listed)?.path();
+        if path.join(file).is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

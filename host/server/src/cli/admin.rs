@@ -1,0 +1,105 @@
+//! Commands to a running server, through its admin API.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::assemble::token::TOKEN_FILE;
+use crate::client::{AdminClient, path_part};
+use crate::config::{ADMIN_LISTEN, DATA_DIR};
+
+/// Which server.
+#[derive(Debug, Args)]
+pub(super) struct AdminArgs {
+    /// The server's admin API [default: http://127.0.0.1:8081]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// File with its token [default: mortise-data/admin-token]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    /// One call; what the server answers.
+    pub(super) fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let token_file = self.token_file.clone();
+        let token_file = token_file.unwrap_or_else(|| PathBuf::from(DATA_DIR).join(TOKEN_FILE));
+        let default = format!("http://{ADMIN_LISTEN}");
+        let client = AdminClient::new(self.admin.as_deref().unwrap_or(&default), &token_file)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context("start the runtime")?.block_on(client.call(method, path, body))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AdapterCommand {
+    /// Loads a PEFT directory under a name, or a new version of it
+    Load {
+        /// Its name in requests
+        name: String,
+        /// The directory, on the server's machine
+        dir: PathBuf,
+        #[command(flatten)]
+        server: AdminArgs,
+    },
+    /// Takes a name away; running requests keep their adapter
+    Unload {
+        /// Its name in requests
+        name: String,
+        #[command(flatten)]
+        server: AdminArgs,
+    },
+    /// Lists adapters
+    List {
+        #[command(flatten)]
+        server: AdminArgs,
+    },
+}
+
+impl AdapterCommand {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Load { name, dir, server } => {
+                // The server's working directory is another.
+                let path = std::path::absolute(&dir).context("find the directory")?;
+                let body = json!({"name": name, "path": path});
+                let view = server.call(Method::POST, "/admin/adapters", Some(&body))?;
+                print_adapter(&view);
+            }
+            Self::Unload { name, server } => {
+                let path = format!("/admin/adapters/{}", path_part(&name));
+                server.call(Method::DELETE, &path, None)?;
+                println!("{name} is unloaded");
+            }
+            Self::List { server } => {
+                let list = server.call(Method::GET, "/admin/adapters", None)?;
+                list["adapters"].as_array().into_iter().flatten().for_each(print_adapter);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print_adapter(view: &Value) {
+    let text = |key: &str| view[key].as_str().unwrap_or("?").to_owned();
+    let generation: String = text("generation").chars().take(12).collect();
+    let (name, path, rank) = (text("name"), text("path"), &view["rank_max"]);
+    let corpus = match view["corpus"]["documents"].as_u64() {
+        Some(documents) => {
+            format!("{documents} documents of {} contributors", view["corpus"]["contributors"])
+        }
+        None => "no corpus".to_owned(),
+    };
+    println!("{name}  {generation}  rank {rank}  {corpus}  {path}");
+}
+
+/// `mortise drain`
+pub(super) fn drain(server: &AdminArgs) -> Result<ExitCode> {
+    server.call(Method::POST, "/admin/drain", Some(&json!({})))?;
+    println!("the server finishes its requests and ends");
+    Ok(ExitCode::SUCCESS)
+}

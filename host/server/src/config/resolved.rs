@@ -1,0 +1,136 @@
+//! The configuration as the rest of the server uses it: complete and checked.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::config::ConfigError;
+use crate::config::adapter::NamedAdapter;
+use crate::config::limits::Limits;
+use crate::config::plugin::PluginSettings;
+use crate::config::settings::Settings;
+
+/// Where receipts, caches and the admin token go by default.
+pub(crate) const DATA_DIR: &str = "mortise-data";
+/// Where the public API listens by default.
+pub(crate) const LISTEN: &str = "127.0.0.1:8080";
+/// Where the admin API listens by default.
+pub(crate) const ADMIN_LISTEN: &str = "127.0.0.1:8081";
+/// Most threads that compute.
+const THREADS_MAX: usize = 1024;
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// One line for people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What a server is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    /// Hugging Face directory of the base model.
+    pub(crate) model: PathBuf,
+    /// Its name on the wire.
+    pub(crate) base_name: String,
+    /// Adapters by name.
+    pub(crate) adapters: Vec<NamedAdapter>,
+    /// Directory of adapters.
+    pub(crate) adapter_dir: Option<PathBuf>,
+    /// Directory of plugins.
+    pub(crate) plugin_dir: Option<PathBuf>,
+    /// The operator's word on plugins.
+    pub(crate) plugins: Vec<PluginSettings>,
+    /// Whether every plugin is granted what it asks for.
+    pub(crate) grant_requested: bool,
+    /// Directory of receipts, caches and the admin token.
+    pub(crate) data_dir: PathBuf,
+    /// Address of the public API.
+    pub(crate) listen: SocketAddr,
+    /// Address of the admin API.
+    pub(crate) admin_listen: SocketAddr,
+    /// File with the admin API's token; `None` for the one in `data_dir`.
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// File of API keys.
+    pub(crate) api_keys_file: Option<PathBuf>,
+    /// Threads that compute.
+    pub(crate) threads: usize,
+    /// Form of log lines.
+    pub(crate) log_format: LogFormat,
+    /// Limits.
+    pub(crate) limits: Limits,
+}
+
+impl Config {
+    /// Fills in defaults and checks; `processors` is the default number of threads.
+    pub(crate) fn resolve(settings: Settings, processors: usize) -> Result<Self, ConfigError> {
+        let model = settings.model.ok_or(ConfigError::Missing { key: "model" })?;
+        let base_name = match settings.base_name {
+            Some(name) => name,
+            None => directory_name(&model)?,
+        };
+        check_base_name(&base_name)?;
+        let listen = address("listen", settings.listen.as_deref().unwrap_or(LISTEN))?;
+        let admin = settings.admin_listen.as_deref().unwrap_or(ADMIN_LISTEN);
+        let allowed = settings.allow_remote_without_keys.unwrap_or(false);
+        if settings.api_keys_file.is_none() && !listen.ip().is_loopback() && !allowed {
+            return Err(ConfigError::RemoteWithoutKeys { listen });
+        }
+        let threads = settings.threads.unwrap_or_else(|| processors.clamp(1, THREADS_MAX));
+        if !(1..=THREADS_MAX).contains(&threads) {
+            let expected = format!("1 to {THREADS_MAX}");
+            return Err(ConfigError::Value { key: "threads", expected, got: threads.to_string() });
+        }
+        let limits = settings.limits.resolve()?;
+        if limits.step_tokens_max < limits.sequences_max {
+            let expected = format!("at least sequences_max ({})", limits.sequences_max);
+            let got = limits.step_tokens_max.to_string();
+            return Err(ConfigError::Value { key: "step_tokens_max", expected, got });
+        }
+        Ok(Self {
+            model,
+            base_name,
+            adapters: settings.adapter,
+            adapter_dir: settings.adapter_dir,
+            plugin_dir: settings.plugin_dir,
+            plugins: settings.plugins,
+            grant_requested: settings.grant_requested.unwrap_or(false),
+            data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
+            listen,
+            admin_listen: address("admin_listen", admin)?,
+            admin_token_file: settings.admin_token_file,
+            api_keys_file: settings.api_keys_file,
+            threads,
+            log_format: settings.log_format.unwrap_or_default(),
+            limits,
+        })
+    }
+}
+
+/// The last part of a model's path that is a name: `.` and links are looked through.
+fn directory_name(model: &std::path::Path) -> Result<String, ConfigError> {
+    let real = model.canonicalize().unwrap_or_else(|_| model.to_owned());
+    let name = model.file_name().or_else(|| real.file_name());
+    let missing = ConfigError::Missing { key: "base_name" };
+    name.map(|name| name.to_string_lossy().into_owned()).ok_or(missing)
+}
+
+fn check_base_name(name: &str) -> Result<(), ConfigError> {
+    if crate::assemble::is_free_name(name) {
+        return Ok(());
+    }
+    let expected = "a name without control characters that is not `auto` or `agent:...`".to_owned();
+    Err(ConfigError::Value { key: "base_name", expected, got: name.to_owned() })
+}
+
+fn address(key: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
+    let refuse = |got: String| ConfigError::Value { key, expected: "HOST:PORT".to_owned(), got };
+    let mut found =
+        text.to_socket_addrs().map_err(|error| refuse(format!("`{text}` ({error})")))?;
+    found.next().ok_or_else(|| refuse(format!("`{text}`, which has no address")))
+}
