@@ -11,7 +11,7 @@
 /// The imports and every shared type.
 pub(crate) mod imports {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         inline: "
             package mortise:sdk;
             world imports {
@@ -30,7 +30,7 @@ macro_rules! exported {
     ($module:ident, $world:literal, $inline:literal) => {
         pub mod $module {
             wit_bindgen::generate!({
-                path: "../wit",
+                path: "wit",
                 inline: $inline,
                 world: $world,
                 with: { "mortise:core/types@0.1.0": crate::bindings::imports::mortise::core::types },
