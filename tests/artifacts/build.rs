@@ -79,11 +79,16 @@ fn copy_as<'a>(
     let (old, new) = (format!("version = \"{VERSION}\""), format!("version = \"{version}\""));
     let mut copies = Vec::new();
     for guest in guests {
+        // Cargo names a cdylib without a hash: under one name the versions, which share a target
+        // directory, would take each other's place, and a version that is fresh would be copied as
+        // another.
+        let suffix = version.replace('.', "_");
+        let library = format!("[lib]\nname = \"{}_{suffix}\"\n", name_of(guest).replace('-', "_"));
         let copy = to.join(name_of(guest));
         for file in ["Cargo.toml", "plugin.toml"] {
             let text = read(guest.join(file));
             assert!(text.contains(&old), "{} of {} has no {old}", file, guest.display());
-            write(&copy.join(file), &text.replace(&old, &new));
+            write(&copy.join(file), &text.replace(&old, &new).replace("[lib]\n", &library));
         }
         write(&copy.join("src/lib.rs"), &read(guest.join("src/lib.rs")));
         copies.push(copy);

@@ -54,6 +54,11 @@ mod tests {
             let manifest = guest(name, version).join("plugin.toml");
             let manifest = std::fs::read_to_string(manifest).expect("manifest");
             assert!(manifest.contains(&format!("version = \"{version}\"")), "{manifest}");
+            // A component says its version in its code, so a mix-up of two builds shows.
+            let component = guest(name, version).join("plugin.wasm");
+            let component = std::fs::read(component).expect("component");
+            let says = component.windows(version.len()).any(|bytes| bytes == version.as_bytes());
+            assert!(says, "{name} does not say that it is {version}");
         }
     }
 

@@ -1,0 +1,12 @@
+//! Promises to users, checked against the real binary with the demo's model on port 0: one process
+//! per test, all tests in parallel.
+
+mod admin;
+mod attribution;
+mod batching;
+mod crash;
+mod harness;
+mod hostile;
+mod http;
+mod openai_client;
+mod swap;
