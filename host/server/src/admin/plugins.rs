@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::body::HttpBody;
+use axum::extract::{FromRequest, Path, Request, State};
 use plugin_host::{PluginHost, PluginSummary, SwapError};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,7 @@ pub(crate) struct InstallBody {
     path: PathBuf,
 }
 
-/// `{"version"}`; without it the newest that is installed.
+/// `{"version"}`; without it, or without a body, the version installed last.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ActivateBody {
@@ -55,9 +56,13 @@ pub(crate) async fn install(
 pub(crate) async fn activate(
     State(state): State<AdminState>,
     Path(name): Path<String>,
-    JsonBody(body): JsonBody<ActivateBody>,
+    request: Request,
 ) -> Result<Json<PluginSummary>, ApiError> {
-    let change = move |plugins: &PluginHost| plugins.activate(&name, body.version.as_deref());
+    let version = match request.body().is_end_stream() {
+        true => None,
+        false => JsonBody::<ActivateBody>::from_request(request, &state).await?.0.version,
+    };
+    let change = move |plugins: &PluginHost| plugins.activate(&name, version.as_deref());
     swap(state, change).await
 }
 

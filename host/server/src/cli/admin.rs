@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::demo;
 use crate::assemble::token::TOKEN_FILE;
 use crate::client::{AdminClient, path_part};
 use crate::config::{ADMIN_LISTEN, DATA_DIR};
@@ -18,20 +19,36 @@ pub(super) struct AdminArgs {
     /// The server's admin API [default: http://127.0.0.1:8081]
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
-    /// File with its token [default: mortise-data/admin-token]
+    /// File with its token [default: admin-token in the data directory]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The server's data directory [default: mortise-data, else the demo's]
+    #[arg(long, value_name = "DIR", conflicts_with = "token_file")]
+    data_dir: Option<PathBuf>,
 }
 
 impl AdminArgs {
     /// One call; what the server answers.
     pub(super) fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        let token_file = self.token_file.clone();
-        let token_file = token_file.unwrap_or_else(|| PathBuf::from(DATA_DIR).join(TOKEN_FILE));
+        let token_file = self.token_file();
         let default = format!("http://{ADMIN_LISTEN}");
         let client = AdminClient::new(self.admin.as_deref().unwrap_or(&default), &token_file)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("start the runtime")?.block_on(client.call(method, path, body))
+    }
+
+    fn token_file(&self) -> PathBuf {
+        if let Some(file) = &self.token_file {
+            return file.clone();
+        }
+        let default = PathBuf::from(DATA_DIR);
+        let data_dir = match &self.data_dir {
+            Some(dir) => dir.clone(),
+            // Nobody has to say where the demo is who stands in its checkout.
+            None if !default.join(TOKEN_FILE).exists() => demo::data_dir().unwrap_or(default),
+            None => default,
+        };
+        data_dir.join(TOKEN_FILE)
     }
 }
 

@@ -40,6 +40,12 @@ impl DemoArgs {
     }
 }
 
+/// Where the demo of the checkout that one stands in keeps its data, if one does.
+pub(super) fn data_dir() -> Option<PathBuf> {
+    let current = std::env::current_dir().ok()?;
+    find_root(&current).ok().map(|root| root.join(DATA))
+}
+
 fn find_root(from: &Path) -> Result<PathBuf> {
     let root = from.ancestors().find(|folder| folder.join(TINY).is_dir());
     root.map(Path::to_owned).with_context(|| {

@@ -62,6 +62,7 @@ impl FromStr for PluginSettings {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
         struct Wrapper {
             plugins: PluginSettings,
         }

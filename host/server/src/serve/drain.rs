@@ -5,12 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio_util::sync::CancellationToken;
 
 use super::listener::Serving;
 use crate::assemble::Parts;
 
-/// Lets running requests finish for at most `seconds`. The listeners stay open until the engine is
-/// idle, so that probes are told 503 instead of nothing.
+/// Longest wait for the receipts of requests that were cut off, in seconds.
+const CUT_OFF_S_MAX: u64 = 5;
+
+/// Lets running requests finish for at most `seconds`. The listeners stay open meanwhile, so that
+/// probes and new requests are told 503 instead of nothing. The engine comes last: an agent that
+/// runs may still ask it for answers.
 pub(super) async fn run(
     parts: &Parts,
     draining: &AtomicBool,
@@ -18,18 +23,24 @@ pub(super) async fn run(
     seconds: u64,
 ) -> Result<ExitCode> {
     draining.store(true, Ordering::Relaxed);
+    let cuts = listeners.each_ref().map(Serving::cut);
     let finish = async {
-        parts.engine.drain().await;
+        parts.pipeline.idle().await;
         for listener in listeners {
             listener.close().await;
         }
+        // A request that was on its way in when the drain began.
         parts.pipeline.idle().await;
+        parts.engine.drain().await;
     };
     if tokio::time::timeout(Duration::from_secs(seconds), finish).await.is_err() {
         tracing::warn!(seconds, "requests still ran at the end of the drain and were cut off");
+        cuts.iter().for_each(CancellationToken::cancel);
         parts.engine.shutdown();
-        // Cut-off requests still get their receipts.
-        parts.pipeline.idle().await;
+        let receipts = parts.pipeline.idle();
+        if tokio::time::timeout(Duration::from_secs(CUT_OFF_S_MAX), receipts).await.is_err() {
+            tracing::error!("some requests that were cut off have no receipt");
+        }
     }
     parts.ledger.close();
     tracing::info!("stopped");

@@ -1,4 +1,5 @@
 //! One listening socket: at most so many connections, each of which must send its headers in time.
+//! HTTP/1.1 alone: telling versions apart would mean waiting for a client's first bytes untimed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,11 +25,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     socket: TcpListener,
     connections: Arc<Semaphore>,
+    headers_timeout: Duration,
 }
 
 /// A socket that accepts, until it is closed.
 pub(crate) struct Serving {
     stop: CancellationToken,
+    cut: CancellationToken,
     accepting: JoinHandle<GracefulShutdown>,
 }
 
@@ -40,7 +43,8 @@ impl Listener {
     pub(crate) async fn bind(address: SocketAddr, connections_max: usize) -> Result<Self> {
         let socket = TcpListener::bind(address).await;
         let socket = socket.with_context(|| format!("listen on {address}"))?;
-        Ok(Self { socket, connections: Arc::new(Semaphore::new(connections_max)) })
+        let connections = Arc::new(Semaphore::new(connections_max));
+        Ok(Self { socket, connections, headers_timeout: HEADERS_TIMEOUT })
     }
 
     /// The address that was bound.
@@ -50,15 +54,19 @@ impl Listener {
 
     /// Accepts connections and hands them to `routes`.
     pub(crate) fn serve(self, routes: Router) -> Serving {
-        let stop = CancellationToken::new();
-        let accepting = tokio::spawn(self.accept(routes, stop.clone()));
-        Serving { stop, accepting }
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let accepting = tokio::spawn(self.accept(routes, stop.clone(), cut.clone()));
+        Serving { stop, cut, accepting }
     }
 
-    async fn accept(self, routes: Router, stop: CancellationToken) -> GracefulShutdown {
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_TIMEOUT);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEADERS_TIMEOUT));
+    async fn accept(
+        self,
+        routes: Router,
+        stop: CancellationToken,
+        cut: CancellationToken,
+    ) -> GracefulShutdown {
+        let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.headers_timeout);
         let graceful = GracefulShutdown::new();
         loop {
             let accepted = tokio::select! {
@@ -67,8 +75,12 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, permit)) => {
-                    let connection = Connection { stream, permit, watcher: graceful.watcher() };
+                    let (watcher, cut) = (graceful.watcher(), cut.clone());
+                    let connection = Connection { stream, permit, watcher, cut };
                     tokio::spawn(connection.run(builder.clone(), routes.clone()));
+                }
+                Err(error) if is_of_the_client(&error) => {
+                    tracing::debug!(%error, "a client left before it was accepted");
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -79,26 +91,39 @@ impl Listener {
     }
 
     /// Waits for a free place first: those who come later wait in the kernel's backlog.
-    async fn next(&self) -> Result<(TcpStream, OwnedSemaphorePermit)> {
-        let permit = Arc::clone(&self.connections).acquire_owned().await?;
+    async fn next(&self) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+        let permit = Arc::clone(&self.connections).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
         let (stream, _) = self.socket.accept().await?;
-        // Tokens are small, and each is to leave at once.
-        stream.set_nodelay(true)?;
+        // Tokens are small, and each is to leave at once. A client that left is found out later.
+        let _ = stream.set_nodelay(true);
         Ok((stream, permit))
     }
+}
+
+/// Whether an accept failed for its one client, and the next may be tried at once.
+fn is_of_the_client(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    let kinds = [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted];
+    kinds.contains(&error.kind())
 }
 
 struct Connection {
     stream: TcpStream,
     permit: OwnedSemaphorePermit,
     watcher: Watcher,
+    cut: CancellationToken,
 }
 
 impl Connection {
     async fn run(self, builder: Builder<TokioExecutor>, routes: Router) {
         let service = TowerToHyperService::new(routes);
         let connection = builder.serve_connection(TokioIo::new(self.stream), service);
-        if let Err(error) = self.watcher.watch(connection).await {
+        let ended = tokio::select! {
+            ended = self.watcher.watch(connection) => ended,
+            () = self.cut.cancelled() => Ok(()),
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended in an error");
         }
         drop(self.permit);
@@ -106,6 +131,11 @@ impl Connection {
 }
 
 impl Serving {
+    /// Cancelled, it drops every connection with whatever it was about to send.
+    pub(crate) fn cut(&self) -> CancellationToken {
+        self.cut.clone()
+    }
+
     /// Accepts no more, and waits for running answers to be written.
     pub(crate) async fn close(self) {
         self.stop.cancel();
@@ -115,3 +145,6 @@ impl Serving {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,13 @@ async fn serve(config: Config, ready: impl FnOnce(&Ready)) -> Result<ExitCode> {
     let public = Listener::bind(config.listen, limits.connections_max).await?;
     let admin = Listener::bind(config.admin_listen, ADMIN_CONNECTIONS_MAX).await?;
     let mut signals = Signals::new()?;
-    let (config, parts, token) = build(config).await?;
+    let (config, parts, token) = tokio::select! {
+        built = build(config) => built?,
+        () = signals.next() => {
+            tracing::info!("told to stop by a signal before anything was served");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
 
     let draining = Arc::new(AtomicBool::new(false));
     let drain_asked = Arc::new(Notify::new());
