@@ -100,3 +100,6 @@ async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| ApiError::internal(&error))?.map(Json)
 }
+
+#[cfg(test)]
+mod tests;

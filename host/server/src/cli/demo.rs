@@ -1,16 +1,20 @@
 //! `mortise demo`: the shipped model, adapters and plugins, and a command to try.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use serde_json::{Value, json};
 
 use crate::config::Settings;
 use crate::serve::Ready;
 
 /// Where the shipped model stands below the repository's root.
 const TINY: &str = "examples/tiny";
+/// Prompts that no adapter was trained on, below that.
+const HELDOUT: &str = "heldout/wallet-risk.jsonl";
 /// Where `make plugins` leaves the shipped plugins.
 const PLUGINS: &str = "target/plugins";
 /// Where the demo keeps its receipts and caches.
@@ -36,7 +40,11 @@ impl DemoArgs {
             bail!("there are no plugins in {}: build them with `make plugins`", plugins.display());
         }
         let settings = self.settings.over(defaults(&root));
-        super::start(settings, |ready| println!("{}", invitation(ready)))
+        let prompt = prompt(&root.join(TINY).join(HELDOUT));
+        super::start(settings, |ready| {
+            // Nobody who reads stdout is no reason to stop serving.
+            let _ = writeln!(std::io::stdout(), "try it:\n  {}", invitation(ready, &prompt));
+        })
     }
 }
 
@@ -65,11 +73,28 @@ fn defaults(root: &Path) -> Settings {
     }
 }
 
-/// A command to paste.
-fn invitation(ready: &Ready) -> String {
+/// What a user could ask: the first prompt that no adapter was trained on, of one domain.
+fn prompt(heldout: &Path) -> String {
+    let first = || {
+        let text = std::fs::read_to_string(heldout).ok()?;
+        let line: Value = serde_json::from_str(text.lines().next()?).ok()?;
+        Some(line["messages"][0]["content"].as_str()?.to_owned())
+    };
+    first().unwrap_or_else(|| "Hello!".to_owned())
+}
+
+/// A command to paste into a shell.
+fn invitation(ready: &Ready, prompt: &str) -> String {
+    let body = json!({
+        "model": "auto",
+        "messages": [{"role": "user", "content": prompt}],
+        "temperature": 0,
+        "stream": true,
+        "mortise": {"attribution": true},
+    });
+    let body = body.to_string().replace('\'', r"'\''");
     format!(
-        "try it:\n  curl -N http://{}/v1/chat/completions -H 'content-type: application/json' \
-         -d @{TINY}/ask.json",
+        "curl -N http://{}/v1/chat/completions -H 'content-type: application/json' -d '{body}'",
         ready.public
     )
 }
@@ -86,5 +111,22 @@ mod tests {
         assert!(find_root(&below).is_err());
         std::fs::create_dir_all(dir.path().join(TINY)).expect("folder");
         assert_eq!(find_root(&below).expect("found"), dir.path());
+    }
+
+    #[test]
+    fn a_prompt_survives_the_shell() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("p.jsonl");
+        assert_eq!(prompt(&file), "Hello!");
+        let asked = "What's the \"risk\" of $HOME\n`now`?";
+        let line = json!({"messages": [{"role": "user", "content": asked}]}).to_string();
+        std::fs::write(&file, format!("{line}\n{line}\n")).expect("written");
+        let public = "127.0.0.1:1".parse().expect("an address");
+        let command = invitation(&Ready { public, admin: public }, &prompt(&file));
+        let (_, body) = command.rsplit_once(" -d ").expect("a body");
+        let mut shell = std::process::Command::new("sh");
+        let said = shell.arg("-c").arg(format!("printf %s {body}")).output().expect("a shell");
+        let body: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+        assert_eq!(body["messages"][0]["content"], asked);
     }
 }

@@ -7,6 +7,7 @@ mod key;
 mod plugin;
 mod receipt;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -95,7 +96,9 @@ fn start(settings: Settings, ready: impl FnOnce(&serve::Ready)) -> Result<ExitCo
 /// `RUST_LOG` chooses what is logged; without it, what operators need.
 fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = builder.with_ansi(colours);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -72,7 +72,8 @@ fn each_key_is_a_line_of_the_file_and_a_flag() {
     let mut tested: Vec<_> = tested.chain(LimitSettings::TABLE.iter().map(|row| row.0)).collect();
     let command = command();
     let mut known: Vec<_> = command.get_arguments().map(|known| known.get_id().as_str()).collect();
-    (tested.sort_unstable(), known.sort_unstable());
+    tested.sort_unstable();
+    known.sort_unstable();
     assert_eq!(tested, known, "a key without a row here");
 }
 

@@ -4,7 +4,7 @@
 //! see `assemble`.
 
 mod drain;
-mod listener;
+pub(crate) mod listener;
 
 use std::io::Write;
 use std::net::SocketAddr;
