@@ -1,11 +1,12 @@
 //! The only place that builds everything: from a checked configuration to the parts of a server.
 //!
 //! Parts: [`adapters`] (PEFT directories with their corpora), [`plugins`] (folders of components),
-//! [`digest`] (what the base model is), [`token`] (the admin API's secret). Reads files and compiles:
+//! [`digest`] (what the base model is), [`memory`] (what the machine has), [`token`] (the admin API's secret). Reads files and compiles:
 //! not for an async thread. Serves nothing.
 
 pub(crate) mod adapters;
 pub(crate) mod digest;
+mod memory;
 mod plugins;
 pub(crate) mod token;
 
@@ -74,6 +75,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
     let cache_dir = config.data_dir.join(CACHE_DIR);
     create_dir(&cache_dir)?;
     let base = load_base(config, &cache_dir)?;
+    memory::check_kv(base.model.config(), &config.limits)?;
     let corpora = Arc::new(CorpusStore::new());
     let adapters = Arc::new(Adapters::new(adapters::AdapterParts {
         shape: base.model.config().model_shape(),

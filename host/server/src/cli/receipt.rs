@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
 use crate::assemble::LEDGER_DIR;
@@ -35,6 +35,10 @@ fn verify(dir: &Path) -> Result<ExitCode> {
     let inside = dir.join(LEDGER_DIR);
     let dir = if inside.is_dir() { inside.as_path() } else { dir };
     let report = ledger::verify_dir(dir).with_context(|| format!("verify {}", dir.display()))?;
+    // An empty log has its lock file; a wrong folder must not pass for one.
+    if report.segments == 0 && !dir.join("LOCK").exists() {
+        bail!("{} is no ledger", dir.display());
+    }
     let (receipts, files, head) = (report.entries, report.segments, report.head);
     println!("{receipts} receipts in {files} files hang together; the last has hash {head}");
     Ok(ExitCode::SUCCESS)
@@ -50,4 +54,20 @@ fn check(file: &Path) -> Result<ExitCode> {
     let receipt = checked.with_context(|| format!("check {}", file.display()))?;
     println!("receipt {} is what was hashed: {}", receipt.entry.id, receipt.hash);
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_no_ledger_is_refused_and_an_empty_ledger_is_not() {
+        let dir = tempfile::tempdir().expect("folder");
+        assert!(verify(dir.path()).is_err_and(|error| error.to_string().contains("no ledger")));
+        let config = ledger::LedgerConfig::default();
+        drop(ledger::Ledger::open(&dir.path().join(LEDGER_DIR), &config).expect("a ledger"));
+        assert!(verify(dir.path()).is_ok());
+        assert!(verify(&dir.path().join(LEDGER_DIR)).is_ok());
+        assert!(verify(&dir.path().join("none")).is_err());
+    }
 }
