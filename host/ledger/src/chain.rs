@@ -17,11 +17,13 @@ impl Digest {
     pub const ZERO: Self = Self([0; 32]);
 }
 
-/// Hash of a record: it commits to the payload and, through `previous`, to every record before it.
+/// Hash of a record: it commits to the payload, to the record's place in the log and, through
+/// `previous`, to every record before it.
 #[must_use]
-pub fn hash(previous: Digest, payload: &[u8]) -> Digest {
+pub fn hash(index: u64, previous: Digest, payload: &[u8]) -> Digest {
     let mut hasher = Sha256::new();
     hasher.update(DOMAIN);
+    hasher.update(index.to_le_bytes());
     hasher.update(previous.0);
     hasher.update(payload);
     Digest(hasher.finalize().into())

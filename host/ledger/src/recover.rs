@@ -87,14 +87,15 @@ fn scan_segment(state: &mut State, name: &str, bytes: &[u8], is_last: bool) -> O
     }
     let mut offset = HEADER_BYTES;
     while offset < bytes.len() {
-        let record = segment::decode(bytes, offset, state.head).and_then(|record| {
-            let entry: Result<Entry, _> = serde_json::from_slice(record.payload);
-            Ok((entry.map_err(|_| "the payload is not a receipt")?.id, record))
-        });
+        let record =
+            segment::decode(bytes, offset, (state.next_index, state.head)).and_then(|record| {
+                let entry: Result<Entry, _> = serde_json::from_slice(record.payload);
+                Ok((entry.map_err(|_| "the payload is not a receipt")?.id, record))
+            });
         let (id, record) = match record {
             Ok(found) => found,
             Err(reason) => {
-                let torn = is_last && !segment::intact_frame_behind(bytes, offset);
+                let torn = is_last && !segment::intact_frame_from(bytes, offset);
                 let lost = (bytes.len() - offset) as u64;
                 let torn = torn.then(|| (name.to_owned(), offset as u64, lost));
                 state.tail = Some((name.to_owned(), offset as u64));

@@ -48,12 +48,12 @@ pub(crate) fn read_header(bytes: &[u8]) -> Result<(u64, Digest), &'static str> {
     Ok((first, Digest(header[16..48].try_into().expect("32 bytes"))))
 }
 
-/// A record's bytes and hash.
-pub(crate) fn encode(previous: Digest, payload: &[u8]) -> (Vec<u8>, Digest) {
+/// Bytes and hash of the record at `index`.
+pub(crate) fn encode(index: u64, previous: Digest, payload: &[u8]) -> (Vec<u8>, Digest) {
     assert!(payload.len() <= PAYLOAD_BYTES_MAX, "the writer refuses longer payloads");
     let length = u32::try_from(payload.len()).expect("under the limit").to_le_bytes();
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&length), payload);
-    let hash = hash(previous, payload);
+    let hash = hash(index, previous, payload);
+    let checksum = checksum(&length, payload, &hash.0);
     let mut bytes = Vec::with_capacity(FRAME_BYTES + payload.len() + HASH_BYTES);
     bytes.extend_from_slice(&length);
     bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -70,17 +70,22 @@ pub(crate) struct Record<'a> {
     pub(crate) end: usize,
 }
 
-/// The record at `offset`, or what is wrong with it.
+/// The record at `offset`, which is the `index`th of the log, or what is wrong with it.
 pub(crate) fn decode(
     bytes: &[u8],
     offset: usize,
-    previous: Digest,
+    (index, previous): (u64, Digest),
 ) -> Result<Record<'_>, &'static str> {
     let (payload, stored, end) = frame(bytes, offset)?;
-    if hash(previous, payload) != stored {
+    if hash(index, previous, payload) != stored {
         return Err("the hash does not follow from the record before it");
     }
     Ok(Record { payload, hash: stored, end })
+}
+
+/// CRC-32C of a whole record but its own field, so that a torn write of any part of it shows.
+fn checksum(length: &[u8], payload: &[u8], hash: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(length), payload), hash)
 }
 
 /// Payload, stored hash and end of the frame at `offset`, if its checksum is right.
@@ -94,18 +99,18 @@ fn frame(bytes: &[u8], offset: usize) -> Result<(&[u8], Digest, usize), &'static
     let end = FRAME_BYTES + length + HASH_BYTES;
     let record = rest.get(..end).ok_or("the record is cut short")?;
     let payload = &record[FRAME_BYTES..FRAME_BYTES + length];
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[..4]), payload);
-    if checksum.to_le_bytes() != head[4..] {
+    let stored = &record[FRAME_BYTES + length..];
+    if checksum(&head[..4], payload, stored).to_le_bytes() != head[4..] {
         return Err("the checksum is wrong");
     }
-    let stored = Digest(record[FRAME_BYTES + length..].try_into().expect("32 bytes"));
+    let stored = Digest(stored.try_into().expect("32 bytes"));
     Ok((payload, stored, offset + end))
 }
 
-/// Whether an intact frame begins anywhere behind `offset`: then what is at `offset` is damage and
-/// not the end of a torn write.
-pub(crate) fn intact_frame_behind(bytes: &[u8], offset: usize) -> bool {
-    (offset + 1..bytes.len()).any(|at| {
+/// Whether an intact frame begins at `offset` or anywhere behind it: then what is wrong there is not
+/// the end of a torn write, but damage or a forgery.
+pub(crate) fn intact_frame_from(bytes: &[u8], offset: usize) -> bool {
+    (offset..bytes.len()).any(|at| {
         // An empty payload would match by chance; receipts begin with a brace.
         frame(bytes, at).is_ok_and(|(payload, _, _)| payload.first() == Some(&b'{'))
     })

@@ -40,21 +40,22 @@ pub struct Folder {
     path: PathBuf,
     /// The file that is being appended to.
     open: Option<(String, File)>,
-    /// Whether the folder itself has to be synced with the next file.
-    is_new: bool,
+    /// Whether the folder has names that may not be durable. True at first: the process before this
+    /// one may have died between creating a file and syncing the folder.
+    names_unsynced: bool,
 }
 
 impl Folder {
     /// Segments in `path`, which must exist.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, open: None, is_new: false }
+        Self { path, open: None, names_unsynced: true }
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         if self.open.as_ref().is_none_or(|(open, _)| open != name) {
             let path = self.path.join(name);
-            self.is_new |= !path.exists();
+            self.names_unsynced |= !path.exists();
             let file = OpenOptions::new().append(true).create(true).open(path)?;
             self.open = Some((name.to_owned(), file));
         }
@@ -82,9 +83,9 @@ impl Storage for Folder {
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
         self.file(name)?.sync_data()?;
-        if self.is_new {
+        if self.names_unsynced {
             File::open(&self.path)?.sync_all()?;
-            self.is_new = false;
+            self.names_unsynced = false;
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ pub fn verify_receipt_json(json: &str) -> Result<Receipt, VerifyError> {
     if entry != receipt.entry {
         return Err(fail(receipt.index, "the fields differ from the hashed payload".to_owned()));
     }
-    if hash(receipt.previous_hash, receipt.payload.as_bytes()) != receipt.hash {
+    if hash(receipt.index, receipt.previous_hash, receipt.payload.as_bytes()) != receipt.hash {
         return Err(fail(receipt.index, "the hash does not match the payload".to_owned()));
     }
     Ok(receipt)

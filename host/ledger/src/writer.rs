@@ -68,7 +68,7 @@ impl Ledger {
     /// [`LedgerError::Locked`] if another process has it open, [`LedgerError::Damaged`] if it does
     /// not check out, [`LedgerError::Io`] from the system.
     pub fn open(dir: &Path, config: &LedgerConfig) -> Result<(Self, Recovery), LedgerError> {
-        fs::create_dir_all(dir).map_err(|error| LedgerError::io("create", dir, error))?;
+        create_dir(dir).map_err(|error| LedgerError::io("create", dir, error))?;
         let path = dir.join("LOCK");
         let lock = File::create(&path).map_err(|error| LedgerError::io("open", &path, error))?;
         if FileExt::try_lock(&lock).is_err() {
@@ -162,7 +162,7 @@ fn read_at(path: &Path, place: &Place) -> Result<Receipt, LedgerError> {
         offset: place.offset,
         reason: reason.to_owned(),
     };
-    let record = segment::decode(&bytes, 0, place.previous).map_err(damaged)?;
+    let record = segment::decode(&bytes, 0, (place.index, place.previous)).map_err(damaged)?;
     let payload = std::str::from_utf8(record.payload).map_err(|_| damaged("not UTF-8"))?;
     let entry = serde_json::from_str(payload).map_err(|_| damaged("not a receipt"))?;
     let (index, previous_hash, hash) = (place.index, place.previous, record.hash);
@@ -198,6 +198,18 @@ fn publish(index: &Index, results: &[Written]) {
             *head = (receipt.index + 1, receipt.hash);
         }
     }
+}
+
+/// Creates `dir` and what is above it, and syncs the folders that got a new name, so that no crash can
+/// take a log away with its folder.
+fn create_dir(dir: &Path) -> std::io::Result<()> {
+    let dir = std::path::absolute(dir)?;
+    let known = dir.ancestors().position(Path::is_dir).unwrap_or_default();
+    fs::create_dir_all(&dir)?;
+    for folder in dir.ancestors().skip(1).take(known) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// A receipt with its place, or why there is none.
@@ -269,7 +281,7 @@ impl Writer {
         }
         let (name, offset) = self.tail()?;
         let (index, previous) = (self.state.next_index, self.state.head);
-        let (bytes, hash) = segment::encode(previous, payload.as_bytes());
+        let (bytes, hash) = segment::encode(index, previous, payload.as_bytes());
         let io = |error| LedgerError::io("append to", &name, error);
         self.storage.append(&name, &bytes).map_err(io)?;
         let place = Place { file: name.clone(), offset, index, previous };

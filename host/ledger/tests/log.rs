@@ -124,8 +124,84 @@ fn version_1_is_written_and_read_as_it_ever_was() {
     let dir = tempfile::tempdir().expect("temporary folder");
     write(dir.path(), 0..3, &LedgerConfig::default());
     let written = fs::read(dir.path().join("receipts-0000000000000000.log")).expect("written");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&fixture, &written).expect("fixture");
+    }
     assert!(written == fs::read(&fixture).expect("fixture"), "the bytes differ");
     let old = tempfile::tempdir().expect("temporary folder");
     fs::copy(&fixture, old.path().join("receipts-0000000000000000.log")).expect("copied");
     assert_eq!(verify_dir(old.path()).expect("verifies").entries, 3);
+}
+
+/// A record whose checksum is right was written whole: if its hash does not follow, it was forged, and
+/// must not be taken for the torn end of a write.
+#[test]
+fn a_forged_last_record_is_reported_and_not_cut() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let other = tempfile::tempdir().expect("temporary folder");
+    write(dir.path(), 0..3, &LedgerConfig::default());
+    write(other.path(), 7..8, &LedgerConfig::default());
+    let name = "receipts-0000000000000000.log";
+    let mut bytes = fs::read(dir.path().join(name)).expect("read");
+    let kept = bytes.len();
+    // A record of another log, intact, in the place of the last.
+    bytes.extend_from_slice(&fs::read(other.path().join(name)).expect("read")[52..]);
+    fs::write(dir.path().join(name), &bytes).expect("written");
+    for error in [
+        verify_dir(dir.path()).expect_err("a forgery").to_string(),
+        Ledger::open(dir.path(), &LedgerConfig::default()).expect_err("a forgery").to_string(),
+    ] {
+        assert!(error.contains("does not follow") && error.contains(&kept.to_string()), "{error}");
+    }
+    assert_eq!(fs::read(dir.path().join(name)).expect("read"), bytes, "nothing was cut");
+}
+
+/// Cutting the log anywhere leaves the records before the cut, and only whole ones.
+#[test]
+fn a_log_cut_at_any_byte_opens_with_what_is_whole() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    write(dir.path(), 0..3, &LedgerConfig::default());
+    let name = "receipts-0000000000000000.log";
+    let bytes = fs::read(dir.path().join(name)).expect("read");
+    let mut entries = 0;
+    for cut in (0..=bytes.len()).step_by(7).chain([bytes.len()]) {
+        let torn = tempfile::tempdir().expect("temporary folder");
+        fs::write(torn.path().join(name), &bytes[..cut]).expect("written");
+        let (ledger, recovery) =
+            Ledger::open(torn.path(), &LedgerConfig::default()).expect("opens");
+        assert!(recovery.entries >= entries, "cut at {cut}");
+        entries = recovery.entries;
+        for id in 0..entries {
+            assert!(ledger.get(&format!("id-{id}")).expect("reads").is_some(), "cut at {cut}");
+        }
+        append(&ledger, "next").expect("goes on");
+    }
+    assert_eq!(entries, 3);
+}
+
+/// Every byte counts: a changed one is reported wherever it stands, or cut off with the torn end it
+/// makes, and never read as something else.
+#[test]
+fn a_flipped_bit_anywhere_is_found() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    write(dir.path(), 0..2, &LedgerConfig::default());
+    let path = dir.path().join("receipts-0000000000000000.log");
+    let bytes = fs::read(&path).expect("read");
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1 << (at % 8);
+        fs::write(&path, &changed).expect("written");
+        assert!(verify_dir(dir.path()).is_err(), "a change of byte {at} was not found");
+    }
+}
+
+/// The place in the log is part of what is hashed, so a receipt cannot be passed off as another's.
+#[test]
+fn a_receipt_with_another_index_does_not_verify() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let receipt = write(dir.path(), 0..1, &LedgerConfig::default()).remove(0);
+    let moved = Receipt { index: 1, ..receipt };
+    let json = serde_json::to_string(&moved).expect("serialises");
+    let error = verify_receipt_json(&json).expect_err("moved").to_string();
+    assert!(error.contains("does not match"), "{error}");
 }
