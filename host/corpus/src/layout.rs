@@ -113,14 +113,27 @@ impl Layout {
                 return damage("text", format!("document {document} has no end"));
             }
         }
-        let mut seen = vec![false; self.text.len()];
-        for suffix in &self.suffixes {
-            match seen.get_mut(*suffix as usize) {
-                Some(seen) if !*seen => *seen = true,
+        self.check_order()
+    }
+
+    /// That the suffix array holds every suffix once and in order, in one pass: two suffixes that begin
+    /// with the same symbol are in the order of what follows, whose places are known. The digest proves
+    /// only that the file is what its writer wrote; a writer that lies about the order would have
+    /// searches miss evidence.
+    fn check_order(&self) -> Result<(), Damage> {
+        // 0 is no place yet, and the empty suffix, which comes before all others.
+        let mut places = vec![0_u32; self.text.len() + 1];
+        for (place, suffix) in (1..).zip(&self.suffixes) {
+            match places[..self.text.len()].get_mut(*suffix as usize) {
+                Some(known) if *known == 0 => *known = place,
                 _ => return damage("suffix array", format!("{suffix} is outside or stands twice")),
             }
         }
-        Ok(())
+        let key = |suffix: u32| (self.text[suffix as usize], places[suffix as usize + 1]);
+        match self.suffixes.windows(2).position(|pair| key(pair[0]) >= key(pair[1])) {
+            Some(at) => damage("suffix array", format!("out of order at {at}")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -166,5 +179,42 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One document of `text`, which must end in a separator, with its suffixes sorted the slow way.
+    fn layout(text: &[u32]) -> Layout {
+        let mut suffixes: Vec<u32> = (0..).take(text.len()).collect();
+        suffixes.sort_by_key(|suffix| &text[*suffix as usize..]);
+        Layout {
+            tokenizer: [0; 32],
+            owner_names: vec!["ada".to_owned()],
+            document_ids: vec!["one".to_owned()],
+            document_owners: vec![0],
+            document_starts: vec![0],
+            text: text.to_vec(),
+            suffixes,
+        }
+    }
+
+    #[test]
+    fn a_suffix_array_out_of_order_is_refused_wherever_it_is() {
+        for text in [&[5, 5, 5, 5, 0][..], &[2, 1, 2, 1, 3, 0], &[7, 0]] {
+            let good = layout(text);
+            assert_eq!(good.check(), Ok(()), "{text:?}");
+            for at in 1..text.len() {
+                let mut lying = good.clone();
+                lying.suffixes.swap(at - 1, at);
+                let damage = lying.check().expect_err("out of order");
+                assert_eq!(damage.field, "suffix array", "{text:?}");
+            }
+            let mut twice = good;
+            twice.suffixes[0] = twice.suffixes[1];
+            assert!(twice.check().expect_err("twice").reason.contains("stands twice"));
+        }
     }
 }

@@ -108,12 +108,13 @@ impl Segment {
         self.matches(tokens).len() as u64
     }
 
-    /// How often each run of `n` tokens of `tokens` stands in the corpus, by where it starts.
-    ///
-    /// # Panics
-    /// If `n` is 0.
+    /// How often each run of `n` tokens of `tokens` stands in the corpus, by where it starts; none for
+    /// an `n` of 0.
     #[must_use]
     pub fn ngram_counts(&self, tokens: &[u32], n: usize) -> Vec<u64> {
+        if n == 0 {
+            return Vec::new();
+        }
         tokens.windows(n).map(|run| self.count(run)).collect()
     }
 

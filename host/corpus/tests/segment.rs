@@ -196,3 +196,12 @@ fn version_1_is_written_and_read_as_it_ever_was() {
     assert!(fs::read(&path).expect("reads") == fs::read(&fixture).expect("fixture"));
     assert_eq!(Segment::open(&fixture).expect("opens").count(&[2, 3]), 2);
 }
+
+#[test]
+fn runs_of_no_tokens_are_not_counted() {
+    let segment = segment(&[vec![1, 2, 1]]);
+    assert_eq!(segment.ngram_counts(&[1, 2], 0), Vec::<u64>::new());
+    assert_eq!(segment.ngram_counts(&[1, 2], 1), [2, 1]);
+    assert_eq!(segment.ngram_counts(&[1, 2], 3), Vec::<u64>::new());
+    assert_eq!(segment.count(&[]), 0);
+}
