@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use ::request::{AdapterGeneration, Usage};
+use corpus::Segment;
 use plugin_host::{Chain, Plugin, PluginFault, RequestInfo};
 
+use crate::corpus_store::CorpusStore;
 use crate::error::PipelineError;
 use crate::request::GenerateRequest;
 use crate::stage::generate::ChoiceEnd;
@@ -31,13 +33,23 @@ pub(crate) struct Context {
     pub(crate) adapter: Option<String>,
     /// Its content.
     pub(crate) generation: Option<AdapterGeneration>,
+    /// What that adapter was trained on.
+    pub(crate) corpus: Option<Arc<Segment>>,
     /// Tokens of the prompt, once encoded.
     pub(crate) prompt_tokens: u32,
 }
 
 impl Context {
     pub(crate) fn new(request: GenerateRequest, chain: Arc<Chain>) -> Self {
-        Self { request, chain, uses: Vec::new(), adapter: None, generation: None, prompt_tokens: 0 }
+        Self {
+            request,
+            chain,
+            uses: Vec::new(),
+            adapter: None,
+            generation: None,
+            corpus: None,
+            prompt_tokens: 0,
+        }
     }
 
     /// What plugins are told about the request.
@@ -99,9 +111,11 @@ impl Context {
     }
 
     /// The adapter that answers, from here on.
-    pub(crate) fn lease(&mut self, lease: &lora::Lease) {
-        self.adapter = Some(lease.alias().to_owned());
-        self.generation = Some(lease.generation());
+    pub(crate) fn lease(&mut self, lease: &lora::Lease, corpora: &CorpusStore) {
+        let (alias, generation) = (lease.alias().to_owned(), lease.generation());
+        // Pinned now: the alias may mean another adapter, with another corpus, when the answer ends.
+        self.corpus = corpora.of(&alias, generation);
+        (self.adapter, self.generation) = (Some(alias), Some(generation));
     }
 
     /// Notes what the postprocessors of one choice did. Each plugin counts once per request: a

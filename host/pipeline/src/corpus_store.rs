@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ::request::AdapterGeneration;
 use corpus::Segment;
 
-/// Corpus segments by adapter alias. Cheap to read; the lock is held for a map look-up only.
+/// Corpus segments by adapter alias, each with the generation that was trained on it. Cheap to read;
+/// the lock is held for a map look-up only.
 #[derive(Default)]
 pub struct CorpusStore {
-    segments: RwLock<BTreeMap<String, Arc<Segment>>>,
+    segments: RwLock<BTreeMap<String, (AdapterGeneration, Arc<Segment>)>>,
 }
 
 impl CorpusStore {
@@ -18,10 +20,10 @@ impl CorpusStore {
         Self::default()
     }
 
-    /// Makes `segment` the corpus of the adapter `alias`.
-    pub fn set(&self, alias: &str, segment: Arc<Segment>) {
+    /// Makes `segment` the corpus of the adapter `alias`, as long as that is `generation`.
+    pub fn set(&self, alias: &str, generation: AdapterGeneration, segment: Arc<Segment>) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        segments.insert(alias.to_owned(), segment);
+        segments.insert(alias.to_owned(), (generation, segment));
     }
 
     /// Forgets the corpus of `alias`.
@@ -32,13 +34,26 @@ impl CorpusStore {
     /// The corpus of `alias`.
     #[must_use]
     pub fn get(&self, alias: &str) -> Option<Arc<Segment>> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner).get(alias).cloned()
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.get(alias).map(|(_, segment)| Arc::clone(segment))
+    }
+
+    /// The corpus of `alias` if it is that of `generation`: an answer is never credited to data that
+    /// the adapter which gave it has not seen.
+    #[must_use]
+    pub fn of(&self, alias: &str, generation: AdapterGeneration) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let (of, segment) = segments.get(alias)?;
+        (*of == generation).then(|| Arc::clone(segment))
     }
 
     /// All corpora in the order of their aliases.
     #[must_use]
     pub fn list(&self) -> Vec<(String, Arc<Segment>)> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        segments.iter().map(|(alias, segment)| (alias.clone(), Arc::clone(segment))).collect()
+        let entry = |(alias, (_, segment)): (&String, &(_, Arc<Segment>))| {
+            (alias.clone(), Arc::clone(segment))
+        };
+        segments.iter().map(entry).collect()
     }
 }

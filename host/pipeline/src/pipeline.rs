@@ -145,7 +145,7 @@ impl Pipeline {
         let target = route::run(shared, context, &messages).await?;
         let name = target.name(&shared.base.name);
         if let Target::Adapter(lease) = &target {
-            context.lease(lease);
+            context.lease(lease, &self.shared.corpora);
         }
         let prepared = preprocess::run(context, messages).await?;
         if let Some(message) = prepared.response {
@@ -306,7 +306,7 @@ impl Pipeline {
             return Ok(ChoiceEnd::cancelled(post));
         };
         if let Some(lease) = &ended.lease {
-            context.lease(lease);
+            context.lease(lease, &self.shared.corpora);
         }
         let mut end = Self::respond(ended.message.content, post, sender).await;
         end.usage = ended.usage;

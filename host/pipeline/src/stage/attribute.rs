@@ -39,8 +39,12 @@ pub(crate) async fn run(
     context: &mut Context,
     choices: &[ChoiceEnd],
 ) -> Result<Attributed, PipelineError> {
-    let segment = context.adapter.as_deref().and_then(|alias| shared.corpora.get(alias));
-    let Some(segment) = segment else {
+    // A name is moved before its corpus is: a request in between finds the corpus now.
+    let corpus = context.corpus.take().or_else(|| {
+        let (alias, generation) = context.adapter.as_deref().zip(context.generation)?;
+        shared.corpora.of(alias, generation)
+    });
+    let Some(segment) = corpus else {
         return Ok(without(None, "no corpus is known for the model that answered"));
     };
     let outputs = outputs(shared, choices)?;

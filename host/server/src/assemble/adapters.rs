@@ -145,7 +145,7 @@ impl Adapters {
         };
         let info = self.registry.load(name, path, &parts.shape)?;
         match corpus {
-            Some(segment) => parts.corpora.set(name, segment),
+            Some(segment) => parts.corpora.set(name, info.generation, segment),
             None => parts.corpora.remove(name),
         }
         let view = self.view(info);
