@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, chat_body, content, copy_of, heldout, with_alpha};
+use crate::harness::{Server, chat_body, content, contributors, copy_of, heldout, with_alpha};
 
 #[tokio::test]
 async fn nothing_without_the_token() {
@@ -126,4 +127,50 @@ async fn a_drained_server_ends_by_itself() {
     let (status, answer) = server.admin("POST", "/admin/drain", json!({})).await;
     assert_eq!(status, 202, "{answer}");
     assert_eq!(server.wait(), Some(0), "{}", server.log_text());
+}
+
+#[tokio::test]
+async fn an_answer_is_credited_to_what_it_began_with() {
+    let server = Server::demo();
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let copy = copy_of("support", folder.path());
+    let load = json!({"name": "helper", "path": copy});
+    let (status, first) = server.admin("POST", "/admin/adapters", load.clone()).await;
+    assert_eq!(status, 200, "{first}");
+    let mut body = chat_body("helper", &heldout("support", 0));
+    body["max_tokens"] = json!(300);
+    body["ignore_eos"] = json!(true);
+    body["stream"] = json!(true);
+    body["mortise"] = json!({"attribution": true});
+    let request = server.client.post(format!("{}/v1/chat/completions", server.url));
+    let mut stream = request.json(&body).send().await.expect("a stream").bytes_stream();
+    let mut text = stream.next().await.expect("an event").expect("bytes").to_vec();
+
+    // The same name, other weights, and nobody's name as it was.
+    let corpus = copy.join("corpus.jsonl");
+    let renamed = std::fs::read_to_string(&corpus).expect("a corpus");
+    let renamed = renamed.replace("\"contributor\": \"", "\"contributor\": \"not-");
+    assert!(renamed.contains("not-"));
+    std::fs::write(&corpus, renamed).expect("written");
+    with_alpha(&copy, 0.5);
+    let (status, second) = server.admin("POST", "/admin/adapters", load).await;
+    assert_eq!(status, 200, "{second}");
+    while let Some(bytes) = stream.next().await {
+        text.extend_from_slice(&bytes.expect("the stream goes on"));
+    }
+
+    let text = String::from_utf8(text).expect("UTF-8");
+    let events: Vec<&str> = text.split("\n\n").filter_map(|e| e.strip_prefix("data: ")).collect();
+    let last: Value = serde_json::from_str(events[events.len() - 2]).expect("JSON");
+    let shares = last["mortise"]["attribution"]["shares"].as_array().expect("shares").clone();
+    assert!(!shares.is_empty(), "{last}");
+    let names = contributors("support");
+    let of_the_first = |share: &Value| names.iter().any(|name| share["contributor"] == **name);
+    assert!(shares.iter().all(of_the_first), "{shares:?}");
+    let path = format!("/v1/receipts/{}", last["mortise"]["receipt"].as_str().expect("an id"));
+    let (_, receipt) = server.get(&path).await;
+    let receipt: Value = serde_json::from_str(&receipt).expect("JSON");
+    assert_eq!(receipt["adapter"]["generation"], first["generation"]);
+    assert_eq!(receipt["corpus_digest"], first["corpus"]["digest"]);
+    assert_ne!(first["corpus"]["digest"], second["corpus"]["digest"]);
 }
