@@ -64,6 +64,7 @@ impl ChatTemplate {
         environment.set_fuel(Some(RENDER_STEPS_MAX));
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", tojson);
         let source = without_generation_tags(source);
         environment.add_template_owned(NAME, source).map_err(template_error)?;
@@ -82,6 +83,10 @@ impl ChatTemplate {
         extra: Map<String, Value>,
     ) -> Result<String, TokenizationError> {
         let mut variables = self.special_tokens.clone();
+        // Templates test these against none, as Hugging Face passes them.
+        for absent in ["tools", "documents"] {
+            variables.insert(absent.to_owned(), Value::Null);
+        }
         variables.extend(extra);
         let messages = serde_json::to_value(messages).expect("messages are plain data");
         variables.insert("messages".to_owned(), messages);
@@ -147,6 +152,13 @@ fn without_generation_tags(source: &str) -> String {
 
 fn raise_exception(message: String) -> Result<JinjaValue, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// The local time as Python's `strftime` writes it.
+fn strftime_now(format: &str) -> Result<String, Error> {
+    let now = jiff::Zoned::now();
+    jiff::fmt::strtime::format(format, &now)
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}")))
 }
 
 fn tojson(value: Serde<Value>, options: Kwargs) -> Result<JinjaValue, Error> {
