@@ -4,100 +4,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lora::Adapter;
 use models::{CausalLm, KvCache};
-use request::{FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
 use scheduler::{Scheduler, SchedulerConfig};
 use tokio::sync::{mpsc, watch};
 
+use crate::command::{Command, Job};
 use crate::config::EngineConfig;
 use crate::error::{EngineError, SubmitError};
 use crate::metrics::EngineMetrics;
-use crate::worker::{Command, Job, Worker};
+use crate::shared::{EngineStats, Shared};
+use crate::stream::{EngineRequest, OutputStream};
+use crate::worker::Worker;
 
 /// Events of a stream besides its tokens: prompt logprobs and the end.
 const EVENTS_BESIDES_TOKENS: usize = 2;
-
-/// A sequence to generate.
-#[derive(Debug)]
-pub struct EngineRequest {
-    /// Tokens to continue.
-    pub prompt: Vec<TokenId>,
-    /// How to choose tokens. Stop strings are not looked at.
-    pub sampling: SamplingParams,
-    /// The adapter; the engine keeps it alive as long as the sequence runs.
-    pub adapter: Option<Arc<Adapter>>,
-    /// Keeps prefix blocks of different tenants apart.
-    pub cache_salt: String,
-}
-
-/// What happens to a sequence.
-#[derive(Clone, Debug)]
-pub enum EngineEvent {
-    /// Log probabilities of the prompt's tokens; the first has none. Comes before the first token.
-    PromptLogprobs(Vec<Option<TokenLogprob>>),
-    /// A token. A stop token is not reported.
-    Token {
-        /// Its id.
-        id: TokenId,
-        /// Its log probability, if it was asked for.
-        logprob: Option<TokenLogprob>,
-    },
-    /// The end. Last event.
-    Finished {
-        /// Why.
-        reason: FinishReason,
-        /// Tokens; a stop token counts.
-        usage: Usage,
-    },
-    /// The sequence failed. Last event.
-    Failed {
-        /// What happened.
-        message: String,
-    },
-}
-
-/// The events of one sequence. Dropping it ends the sequence at the next step.
-#[derive(Debug)]
-pub struct OutputStream {
-    events: mpsc::Receiver<EngineEvent>,
-}
-
-impl OutputStream {
-    /// The next event; `None` after the last, or if the engine's thread has ended.
-    pub async fn next(&mut self) -> Option<EngineEvent> {
-        self.events.recv().await
-    }
-}
-
-/// Sizes of queues and cache, as of the last step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineStats {
-    /// Sequences that run.
-    pub running: usize,
-    /// Sequences that wait.
-    pub waiting: usize,
-    /// KV blocks that are held.
-    pub blocks_used: usize,
-    /// All KV blocks.
-    pub blocks_total: usize,
-}
-
-/// State that the door and the thread share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    /// Sequences that were submitted and have not run yet.
-    pub(crate) waiting: AtomicUsize,
-    pub(crate) stats: Mutex<EngineStats>,
-    pub(crate) metrics: EngineMetrics,
-    draining: AtomicBool,
-}
-
-impl Shared {
-    pub(crate) fn publish(&self, stats: EngineStats) {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
-    }
-}
 
 /// Starts engines.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use models::ModelConfig;
 use request::{Digest, FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
 use tokio::sync::mpsc;
 
-use crate::handle::EngineEvent;
-use crate::worker::Job;
+use crate::command::Job;
+use crate::stream::EngineEvent;
 
 /// A request between its arrival and its end.
 pub(crate) struct Sequence {

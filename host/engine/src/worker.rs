@@ -4,32 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
 
 use models::{CausalLm, KvCache};
 use request::FinishReason;
 use scheduler::{NewSequence, Scheduler, SeqId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use crate::handle::{EngineEvent, EngineRequest, EngineStats, Shared};
+use crate::command::{Command, Job};
 use crate::sequence::Sequence;
-
-/// What the door asks for.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Submit(Box<Job>),
-    /// Answer once nothing waits or runs.
-    Drain(oneshot::Sender<()>),
-    Shutdown,
-}
-
-/// A request with the way back.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) request: EngineRequest,
-    pub(crate) sender: mpsc::Sender<EngineEvent>,
-    pub(crate) arrived: Instant,
-}
+use crate::shared::{EngineStats, Shared};
 
 /// Everything the thread owns.
 pub(crate) struct Worker {

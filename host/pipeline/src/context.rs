@@ -10,8 +10,6 @@ use plugin_host::{Chain, Plugin, PluginFault, RequestInfo};
 use crate::corpus_store::CorpusStore;
 use crate::error::PipelineError;
 use crate::request::GenerateRequest;
-use crate::stage::generate::ChoiceEnd;
-use crate::stage::postprocess::Postprocessors;
 
 /// One plugin's part in a request.
 #[derive(Clone, Debug)]
@@ -120,8 +118,11 @@ impl Context {
 
     /// Notes what the postprocessors of one choice did. Each plugin counts once per request: a
     /// fault on any choice is the one to report.
-    pub(crate) fn absorb(&mut self, post: Postprocessors) {
-        let (plugins, faults) = post.into_faults();
+    pub(crate) fn absorb(
+        &mut self,
+        plugins: Vec<Arc<Plugin>>,
+        faults: &[(Arc<Plugin>, PluginFault)],
+    ) {
         for plugin in plugins {
             let fault = faults.iter().find(|(failed, _)| Arc::ptr_eq(failed, &plugin));
             let fault = fault.map(|(_, fault)| fault.kind.to_string());
@@ -135,12 +136,12 @@ impl Context {
     }
 
     /// Tokens of all choices; the prompt counts once, as the OpenAI API has it.
-    pub(crate) fn total_usage(&self, ends: &[ChoiceEnd]) -> Usage {
-        let sum = ends.iter().fold(Usage::default(), |sum, end| sum.plus(end.usage));
-        if ends.len() < 2 {
+    pub(crate) fn total_usage(&self, choices: &[Usage]) -> Usage {
+        let sum = choices.iter().fold(Usage::default(), |sum, usage| sum.plus(*usage));
+        if choices.len() < 2 {
             return sum;
         }
-        let cached_tokens = ends.iter().map(|end| end.usage.cached_tokens).min();
+        let cached_tokens = choices.iter().map(|usage| usage.cached_tokens).min();
         Usage {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: sum.completion_tokens,

@@ -17,6 +17,7 @@ mod metrics;
 mod models;
 mod pipeline;
 pub mod request;
+mod shared;
 mod stage;
 
 pub use answer::{
@@ -30,5 +31,6 @@ pub use corpus_store::CorpusStore;
 pub use error::PipelineError;
 pub use metrics::PipelineMetrics;
 pub use models::{ModelCard, ModelKind};
-pub use pipeline::{BaseModel, Pipeline, PipelineParts};
+pub use pipeline::{Pipeline, PipelineParts};
 pub use request::{GenerateRequest, Input};
+pub use shared::BaseModel;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use ::request::{Digest, FinishReason, Message, SamplingParams, TokenId, Usage};
-use engine::{EngineHandle, EngineRequest, OutputStream, SubmitError};
+use ::request::{FinishReason, Message, TokenId, Usage};
+use engine::EngineHandle;
 use plugin_host::PluginHost;
 use tokenization::{ChatTemplate, Tokenizer};
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use crate::error::PipelineError;
 use crate::metrics::PipelineMetrics;
 use crate::models::{ModelCard, ModelKind};
 use crate::request::{GenerateRequest, Input};
+use crate::shared::{BaseModel, Shared};
 use crate::stage::generate::{Choice, ChoiceEnd};
 use crate::stage::postprocess::{self, Postprocessors};
 use crate::stage::record::{self, Outcome};
@@ -28,19 +29,6 @@ use crate::stage::{agent, attribute, preprocess, tokenize};
 const EVENTS_MAX: usize = 64;
 /// Tokens of a completion that names no `max_tokens`, as the OpenAI API has it.
 const COMPLETION_TOKENS_DEFAULT: u32 = 16;
-
-/// The base model, as far as the pipeline needs to know it.
-#[derive(Clone, Debug)]
-pub struct BaseModel {
-    /// Name on the wire.
-    pub name: String,
-    /// Digest of its configuration and weights.
-    pub digest: Digest,
-    /// Tokens of prompt and answer together.
-    pub context_tokens: usize,
-    /// Token ids are below this.
-    pub vocab_size: usize,
-}
 
 /// Everything a pipeline is made of.
 pub struct PipelineParts {
@@ -62,22 +50,6 @@ pub struct PipelineParts {
     pub base: BaseModel,
     /// Limits.
     pub config: PipelineConfig,
-}
-
-/// What all requests share.
-pub(crate) struct Shared {
-    pub(crate) engine: EngineHandle,
-    pub(crate) adapters: Arc<lora::Registry>,
-    pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) chat_template: Option<Arc<ChatTemplate>>,
-    pub(crate) plugins: Arc<PluginHost>,
-    pub(crate) corpora: Arc<CorpusStore>,
-    pub(crate) ledger: Arc<ledger::Ledger>,
-    pub(crate) base: BaseModel,
-    pub(crate) config: PipelineConfig,
-    pub(crate) metrics: PipelineMetrics,
-    /// Requests from their admission to their receipt.
-    pub(crate) tasks: TaskTracker,
 }
 
 /// The pipeline. Cloning shares it.
@@ -332,7 +304,8 @@ impl Pipeline {
             }
         };
         self.shared.metrics.attributed(started.elapsed());
-        let usage = context.total_usage(&ends);
+        let of_choices: Vec<Usage> = ends.iter().map(|end| end.usage).collect();
+        let usage = context.total_usage(&of_choices);
         let outcome = match (&failed, cancelled) {
             (Some(_), _) => Outcome::Failed,
             (None, true) => Outcome::Cancelled,
@@ -430,56 +403,6 @@ impl Pipeline {
     #[must_use]
     pub fn metrics(&self) -> &PipelineMetrics {
         &self.shared.metrics
-    }
-}
-
-impl Shared {
-    /// Tokens that may be generated after a prompt of `prompt_tokens`: what was asked for if it
-    /// fits, an error if it does not; without a wish, `default` or what fits.
-    pub(crate) fn fit(
-        &self,
-        prompt_tokens: usize,
-        asked: Option<u32>,
-        default: u32,
-    ) -> Result<u32, PipelineError> {
-        let context_tokens = self.base.context_tokens;
-        let left = context_tokens.saturating_sub(prompt_tokens);
-        let left = u32::try_from(left).unwrap_or(u32::MAX);
-        let max_tokens = asked.unwrap_or(1);
-        if prompt_tokens == 0 {
-            let message = "the prompt has no tokens".to_owned();
-            return Err(PipelineError::Invalid { param: "prompt", message });
-        }
-        if max_tokens > left || left == 0 {
-            return Err(PipelineError::ContextOverflow {
-                prompt_tokens,
-                max_tokens,
-                context_tokens,
-            });
-        }
-        Ok(asked.unwrap_or(default.min(left)))
-    }
-
-    /// Puts a sequence into the engine's queue.
-    pub(crate) fn submit(
-        &self,
-        prompt: Vec<TokenId>,
-        sampling: SamplingParams,
-        adapter: Option<Arc<lora::Adapter>>,
-        tenant: &str,
-    ) -> Result<OutputStream, PipelineError> {
-        let cache_salt = tenant.to_owned();
-        let request = EngineRequest { prompt, sampling, adapter, cache_salt };
-        self.engine.submit(request).map_err(|error| match error {
-            SubmitError::QueueFull { .. } => {
-                PipelineError::Overloaded { retry_after_s: self.config.retry_after_s }
-            }
-            SubmitError::Draining => PipelineError::Draining,
-            SubmitError::Stopped => {
-                PipelineError::Internal { message: "the engine has stopped".to_owned() }
-            }
-            other => PipelineError::Invalid { param: "prompt", message: other.to_string() },
-        })
     }
 }
 

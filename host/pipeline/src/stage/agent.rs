@@ -13,7 +13,7 @@ use tokenization::{IncrementalDecoder, StopMatcher};
 
 use crate::context::Context;
 use crate::error::PipelineError;
-use crate::pipeline::Shared;
+use crate::shared::Shared;
 use crate::stage::route::{Target, named};
 use crate::stage::{blocking, tokenize};
 

@@ -12,7 +12,7 @@ use plugin_host::{Evidence, EvidenceSpan, Plugin, Share};
 use crate::answer::{Attribution, AttributionStatus, Credit, MatchedSpan};
 use crate::context::Context;
 use crate::error::PipelineError;
-use crate::pipeline::Shared;
+use crate::shared::Shared;
 use crate::stage::blocking;
 use crate::stage::generate::ChoiceEnd;
 

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use crate::answer::AttributionStatus;
 use crate::context::{Context, PluginUse};
 use crate::error::PipelineError;
-use crate::pipeline::Shared;
 use crate::request::Input;
+use crate::shared::Shared;
 use crate::stage::attribute::Attributed;
 use crate::stage::blocking;
 use crate::stage::generate::ChoiceEnd;
@@ -49,7 +49,8 @@ pub(crate) async fn run(
     let output_digest = Digest::of_fields(texts);
     let reason = ends.first().map_or(outcome.as_str(), |end| end.reason.as_str()).to_owned();
     for end in ends {
-        context.absorb(end.post);
+        let (plugins, faults) = end.post.into_faults();
+        context.absorb(plugins, &faults);
     }
     let entry = entry(shared, context, (outcome, usage, attributed), (output_digest, reason));
     let (sender, receiver) = oneshot::channel();

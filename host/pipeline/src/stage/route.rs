@@ -7,7 +7,7 @@ use plugin_host::{Candidate, Plugin, RouteDecision};
 
 use crate::context::Context;
 use crate::error::PipelineError;
-use crate::pipeline::Shared;
+use crate::shared::Shared;
 use crate::stage::{blocking, preprocess};
 
 /// What clients write to ask the router.

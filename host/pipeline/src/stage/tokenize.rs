@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ::request::{Message, Role, TokenId};
 
 use crate::error::PipelineError;
-use crate::pipeline::Shared;
 use crate::request::Input;
+use crate::shared::Shared;
 use crate::stage::blocking;
 
 /// The conversation that plugins see. A completion's prompt is one turn of the user.

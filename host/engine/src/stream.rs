@@ -1,0 +1,59 @@
+//! What is asked of the engine and what it answers, event by event.
+
+use std::sync::Arc;
+
+use lora::Adapter;
+use request::{FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
+use tokio::sync::mpsc;
+
+/// A sequence to generate.
+#[derive(Debug)]
+pub struct EngineRequest {
+    /// Tokens to continue.
+    pub prompt: Vec<TokenId>,
+    /// How to choose tokens. Stop strings are not looked at.
+    pub sampling: SamplingParams,
+    /// The adapter; the engine keeps it alive as long as the sequence runs.
+    pub adapter: Option<Arc<Adapter>>,
+    /// Keeps prefix blocks of different tenants apart.
+    pub cache_salt: String,
+}
+
+/// What happens to a sequence.
+#[derive(Clone, Debug)]
+pub enum EngineEvent {
+    /// Log probabilities of the prompt's tokens; the first has none. Comes before the first token.
+    PromptLogprobs(Vec<Option<TokenLogprob>>),
+    /// A token. A stop token is not reported.
+    Token {
+        /// Its id.
+        id: TokenId,
+        /// Its log probability, if it was asked for.
+        logprob: Option<TokenLogprob>,
+    },
+    /// The end. Last event.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// Tokens; a stop token counts.
+        usage: Usage,
+    },
+    /// The sequence failed. Last event.
+    Failed {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// The events of one sequence. Dropping it ends the sequence at the next step.
+#[derive(Debug)]
+pub struct OutputStream {
+    pub(crate) events: mpsc::Receiver<EngineEvent>,
+}
+
+impl OutputStream {
+    /// The next event; `None` after the last, or if the engine's thread has ended.
+    pub async fn next(&mut self) -> Option<EngineEvent> {
+        self.events.recv().await
+    }
+}
