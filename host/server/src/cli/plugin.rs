@@ -57,7 +57,7 @@ pub(super) enum PluginCommand {
         /// Where to write it [default: the name]
         #[arg(long)]
         dir: Option<PathBuf>,
-        /// The SDK's folder, instead of the published one
+        /// The SDK's folder [default: that of the checkout one stands in, else the published SDK]
         #[arg(long, value_name = "DIR")]
         sdk: Option<PathBuf>,
     },
@@ -103,6 +103,7 @@ impl PluginCommand {
             }
             Self::New { kind, name, dir, sdk } => {
                 let dir = dir.unwrap_or_else(|| PathBuf::from(&name));
+                let sdk = sdk.or_else(|| sdk_above(&std::env::current_dir().ok()?));
                 plugin_build::scaffold(kind, &name, &dir, sdk.as_deref())?;
                 print_next_steps(&dir);
             }
@@ -130,8 +131,33 @@ fn print_plugin(summary: &Value) {
     println!("{name}@{version}  {kind}  {state}  {digest}  {calls} calls  {faults} faults");
 }
 
+/// The SDK of the checkout that `from` is in.
+fn sdk_above(from: &Path) -> Option<PathBuf> {
+    let is_sdk = |folder: &PathBuf| {
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml"));
+        manifest.is_ok_and(|text| text.lines().any(|line| line == "name = \"mortise-sdk\""))
+    };
+    from.ancestors().map(|folder| folder.join("sdk")).find(is_sdk)
+}
+
 fn print_next_steps(dir: &Path) {
     let dir = dir.display();
     println!("wrote {dir}\n  cargo test --manifest-path {dir}/Cargo.toml");
     println!("  mortise plugin build {dir} --out plugins");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sdk_is_that_of_the_checkout() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let sdk = sdk_above(here).expect("this is a checkout");
+        assert_eq!(sdk, here.join("../../sdk").canonicalize().expect("the SDK"));
+        let elsewhere = tempfile::tempdir().expect("folder");
+        std::fs::create_dir(elsewhere.path().join("sdk")).expect("folder");
+        std::fs::write(elsewhere.path().join("sdk/Cargo.toml"), "name = \"other\"").expect("file");
+        assert_eq!(sdk_above(elsewhere.path()), None);
+    }
 }

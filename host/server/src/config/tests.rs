@@ -241,3 +241,16 @@ fn policies_take_their_place_from_the_list_unless_told() {
     assert_eq!(orders(false), [(0, 0), (1, 0), (0, 1)]);
     assert_eq!(orders(true), [(0, 3), (1, 3), (0, 3)]);
 }
+
+/// The operator's page shows a file that can be used as it stands.
+#[test]
+fn the_documented_configuration_is_one() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operating.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let (_, rest) = page.split_once("```toml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let settings = parse(example, Path::new("operating.md")).expect("parses");
+    let config = Config::resolve(settings, 2).expect("resolves");
+    assert_eq!(config.plugins.len(), 3);
+    assert_eq!(config.limits.queue_max, 256);
+}
