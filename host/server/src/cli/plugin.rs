@@ -67,7 +67,7 @@ pub(super) enum PluginCommand {
         #[arg(required = true)]
         crates: Vec<PathBuf>,
         /// Folder that gets <name>/plugin.toml and <name>/plugin.wasm of each
-        #[arg(long, value_name = "DIR", default_value = "plugins")]
+        #[arg(long, value_name = "DIR", default_value = "target/plugins")]
         out: PathBuf,
     },
 }
@@ -143,7 +143,7 @@ fn sdk_above(from: &Path) -> Option<PathBuf> {
 fn print_next_steps(dir: &Path) {
     let dir = dir.display();
     println!("wrote {dir}\n  cargo test --manifest-path {dir}/Cargo.toml");
-    println!("  mortise plugin build {dir} --out plugins");
+    println!("  mortise plugin build {dir}");
 }
 
 #[cfg(test)]
