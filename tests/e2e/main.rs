@@ -9,4 +9,5 @@ mod harness;
 mod hostile;
 mod http;
 mod openai_client;
+mod plugins;
 mod swap;

@@ -36,12 +36,13 @@ pub(crate) async fn run(
         shared: Arc::clone(shared),
         tenant: context.request.tenant.clone(),
         seed: context.request.sampling.seed,
+        tokens_max: context.request.max_tokens.unwrap_or(u32::MAX),
         calls: AtomicU32::new(0),
         used: std::sync::Mutex::default(),
     });
     let lent: Arc<dyn GenerateCapability> = calls.clone();
-    let budget = context.request.max_tokens;
-    let agent_context = AgentContext { generate: lent, budget_tokens: budget };
+    // What a run may use in all is the operator's word, not the client's.
+    let agent_context = AgentContext { generate: lent, budget_tokens: None };
     let outcome = agent.run_agent(context.info(), messages, agent_context).await;
     let used = std::mem::take(&mut *calls.used.lock().unwrap_or_else(|lock| lock.into_inner()));
     match context.settle(agent, outcome)? {
@@ -65,6 +66,8 @@ struct AgentCalls {
     shared: Arc<Shared>,
     tenant: String,
     seed: u64,
+    /// The client's `max_tokens`: no call generates more.
+    tokens_max: u32,
     calls: AtomicU32,
     used: std::sync::Mutex<Used>,
 }
@@ -110,8 +113,8 @@ impl AgentCalls {
             return Err(PipelineError::Invalid { param: "budget", message });
         }
         let mut sampling = call.sampling.to_params();
-        let wanted = call.sampling.max_tokens.map_or(left, |wanted| wanted.min(left));
-        sampling.max_tokens = self.shared.fit(prompt_tokens, Some(wanted), wanted)?;
+        let wanted = call.sampling.max_tokens.unwrap_or(u32::MAX).min(left).min(self.tokens_max);
+        sampling.max_tokens = self.shared.fit(prompt_tokens, None, wanted)?;
         let nth = self.calls.fetch_add(1, Ordering::Relaxed);
         sampling.seed =
             call.sampling.seed.unwrap_or_else(|| self.seed.wrapping_add(u64::from(nth)));
