@@ -63,6 +63,31 @@ async fn bodies_and_prompts_at_and_beyond_their_limits() {
 }
 
 #[tokio::test]
+async fn prompts_at_and_beyond_the_context() {
+    let server = Server::with_config("[limits]\ncontext_tokens_max = 64\n");
+    let ask = async |prompt: usize, max_tokens: u32, echo: bool| {
+        let body = json!({
+            "model": "npc", "prompt": vec![5; prompt], "max_tokens": max_tokens, "echo": echo,
+            "logprobs": if echo { json!(0) } else { Value::Null }, "ignore_eos": true,
+        });
+        server.post("/v1/completions", body).await
+    };
+    for (prompt, max_tokens, echo) in [(63, 1, false), (1, 63, false), (64, 0, true), (63, 1, true)]
+    {
+        let (status, answer) = ask(prompt, max_tokens, echo).await;
+        assert_eq!(status, 200, "{prompt} + {max_tokens}: {answer}");
+        assert_eq!(answer["usage"]["total_tokens"], 64);
+    }
+    for (prompt, max_tokens, echo) in [(64, 1, false), (1, 64, false), (65, 0, true), (65, 1, true)]
+    {
+        let (status, answer) = ask(prompt, max_tokens, echo).await;
+        assert_eq!(status, 400, "{prompt} + {max_tokens}: {answer}");
+        assert_eq!(answer["error"]["code"], "context_length_exceeded", "{answer}");
+        assert_eq!(answer["error"]["param"], "prompt", "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_queue_says_when_to_come_back() {
     let limits = "[limits]\nsequences_max = 1\nqueue_max = 1\nretry_after_s = 7\n";
     let server = Server::with_config(limits);

@@ -150,6 +150,14 @@ impl Pipeline {
             let message = "max_tokens must be at least 1, got 0".to_owned();
             return Err(PipelineError::Invalid { param: "max_tokens", message });
         }
+        let vocab_size = self.shared.base.vocab_size;
+        let biased = request.sampling.logit_bias.iter().map(|(token, _)| ("logit_bias", *token));
+        let stops = request.sampling.stop_token_ids.iter().map(|token| ("stop_token_ids", *token));
+        let outside = biased.chain(stops).find(|(_, token)| *token as usize >= vocab_size);
+        if let Some((param, token)) = outside {
+            let message = format!("{param} names token {token}; the model has {vocab_size}");
+            return Err(PipelineError::Invalid { param, message });
+        }
         request.sampling.seed = *request.seed.get_or_insert_with(rand_seed);
         // The real value is known once the prompt is; any large one will do for the bounds.
         request.sampling.max_tokens = request.max_tokens.unwrap_or(u32::MAX);

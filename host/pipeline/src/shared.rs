@@ -60,7 +60,7 @@ impl Shared {
             let message = "the prompt has no tokens".to_owned();
             return Err(PipelineError::Invalid { param: "prompt", message });
         }
-        if max_tokens > left || left == 0 {
+        if prompt_tokens > context_tokens || max_tokens > left {
             return Err(PipelineError::ContextOverflow {
                 prompt_tokens,
                 max_tokens,

@@ -1,5 +1,6 @@
 //! `/v1/chat/completions`.
 
+use request::sampling::LOGPROBS_MAX;
 use request::{Message, Role};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -107,6 +108,10 @@ impl ChatBody {
     /// 400 for alternatives without log probabilities.
     pub(crate) fn logprobs(&self) -> Result<Option<u32>, ApiError> {
         match (self.logprobs.unwrap_or(false), self.top_logprobs) {
+            (true, Some(top)) if top > LOGPROBS_MAX => {
+                let message = format!("top_logprobs must be at most {LOGPROBS_MAX}, got {top}");
+                Err(ApiError::invalid_param("top_logprobs", message))
+            }
             (true, top) => Ok(Some(top.unwrap_or(0))),
             (false, None | Some(0)) => Ok(None),
             (false, Some(_)) => {
@@ -257,7 +262,8 @@ mod tests {
         };
         check("", Some(None));
         check(", \"logprobs\": true", Some(Some(0)));
-        check(", \"logprobs\": true, \"top_logprobs\": 5", Some(Some(5)));
+        check(", \"logprobs\": true, \"top_logprobs\": 20", Some(Some(20)));
+        check(", \"logprobs\": true, \"top_logprobs\": 21", None);
         check(", \"logprobs\": false, \"top_logprobs\": 5", None);
     }
 }
