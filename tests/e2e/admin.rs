@@ -66,6 +66,14 @@ async fn a_bad_adapter_is_refused_with_its_reason() {
     let bytes = std::fs::read(&weights).expect("weights");
     std::fs::write(&weights, &bytes[..bytes.len() / 2]).expect("written");
     refused(&torn, "adapter_model.safetensors").await;
+    // Opening a pipe would wait for ever, and every other change with it.
+    for (adapter, file) in [("npc", "adapter_model.safetensors"), ("contracts", "corpus.jsonl")] {
+        let piped = copy_of(adapter, folder.path());
+        std::fs::remove_file(piped.join(file)).expect("removed");
+        let made = std::process::Command::new("mkfifo").arg(piped.join(file)).status();
+        assert!(made.expect("mkfifo runs").success());
+        refused(&piped, "not a regular file").await;
+    }
     let (_, models) = server.get("/v1/models").await;
     assert!(!models.contains("\"bad\""), "{models}");
 }

@@ -14,6 +14,12 @@ pub enum LoraError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A directory, a device or a pipe, which may have no end.
+    #[error("{path} is not a regular file")]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
     /// A file larger than such a file can be.
     #[error("{path} has {bytes} bytes, at most {bytes_max} are read")]
     FileTooLarge {

@@ -101,9 +101,13 @@ fn identity(
     Ok(AdapterGeneration(Digest::of_fields(fields.iter().map(Vec::as_slice))))
 }
 
-/// The whole file, if it is no longer than `bytes_max`.
+/// The whole file, if it is a regular one and no longer than `bytes_max`.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoraError> {
     let failed = |source| LoraError::Read { path: path.to_owned(), source };
+    // Looked at before it is opened, because opening a pipe can wait for ever.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(LoraError::NotAFile { path: path.to_owned() });
+    }
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
     let mut bytes = Vec::new();

@@ -4,6 +4,7 @@
 //! or `text`. Each message is indexed by itself, as `<id>/<index>`: a span never runs from one
 //! turn into the next.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,12 @@ const RECIPE: &[u8] = b"corpus.jsonl@1";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CorpusLoadError {
+    /// A directory, a device or a pipe, which may have no end.
+    #[error("{path} is not a regular file")]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
     /// The file can't be read, or the index can't be written.
     #[error("failed to load corpus {path}: {source}")]
     Io {
@@ -86,7 +93,12 @@ pub fn load_corpus(
     tokenizer: &Tokenizer,
 ) -> Result<Arc<Segment>, CorpusLoadError> {
     let io = |source| CorpusLoadError::Io { path: jsonl.to_owned(), source };
-    let bytes = fs::metadata(jsonl).map_err(io)?.len();
+    let metadata = fs::metadata(jsonl).map_err(io)?;
+    // Looked at before it is opened, because opening a pipe can wait for ever.
+    if !metadata.is_file() {
+        return Err(CorpusLoadError::NotAFile { path: jsonl.to_owned() });
+    }
+    let bytes = metadata.len();
     if bytes > CORPUS_BYTES_MAX {
         let (path, limit) = (jsonl.to_owned(), CORPUS_BYTES_MAX);
         return Err(CorpusLoadError::TooLarge { path, bytes, limit });
@@ -111,6 +123,7 @@ fn documents(
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Document>, CorpusLoadError> {
     let mut documents = Vec::new();
+    let mut ids = HashMap::new();
     for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
@@ -120,6 +133,12 @@ fn documents(
             CorpusLoadError::Line { path, line, reason }
         };
         let line: Line = serde_json::from_slice(line).map_err(|error| fail(error.to_string()))?;
+        if line.id.is_empty() || line.contributor.is_empty() {
+            return Err(fail("`id` and `contributor` must not be empty".to_owned()));
+        }
+        if let Some(first) = ids.insert(line.id.clone(), index + 1) {
+            return Err(fail(format!("the id `{}` stands on line {first} already", line.id)));
+        }
         let texts = line.messages.into_iter().map(|turn| turn.content).chain(line.text);
         let before = documents.len();
         for (turn, text) in texts.enumerate() {

@@ -232,7 +232,7 @@ fn every_role_name_and_json_part_is_looked_at() {
     assert_eq!(messages[0].text(), "ask [email 1]");
     assert_eq!(messages[1].name.as_deref(), Some("[email 2]"));
     let expect = [
-        Part::Json(r#"{"card":"[card 1]","n":[1.5,null],"to":"[email 3]"}"#.into()),
+        Part::Json(r#"{"to":"[email 3]","card":"[card 1]","n":[1.5,null]}"#.into()),
         Part::Json("{\"x\": \"untouched\", \"y\": 1.50}".into()),
         Part::Json("{broken [email 1]".into()),
         Part::Other("call".into(), r#"{"[email 2]":true}"#.into()),
