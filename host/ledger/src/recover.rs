@@ -119,8 +119,17 @@ fn scan_segment(state: &mut State, name: &str, bytes: &[u8], is_last: bool) -> O
     None
 }
 
-/// Reads the log and cuts off a torn end.
+/// Reads the log and cuts off a torn end. What is left is durable: the process before this one may have
+/// died, or failed to sync, before the disk had what its cache shows.
 pub(crate) fn recover(storage: &mut dyn Storage) -> Result<(State, Recovery), LedgerError> {
+    let (state, recovery) = mend(storage)?;
+    if let Some((name, _)) = &state.tail {
+        storage.sync(name).map_err(|error| LedgerError::io("sync", name, error))?;
+    }
+    Ok((state, recovery))
+}
+
+fn mend(storage: &mut dyn Storage) -> Result<(State, Recovery), LedgerError> {
     let (state, damage) = scan(storage)?;
     let Some(damage) = damage else {
         let recovery = Recovery { entries: state.next_index, truncated_bytes: 0 };

@@ -8,7 +8,8 @@ use crate::error::TokenizationError;
 use crate::tokenizer::Tokenizer;
 
 /// Decodes one stream. What the pushes and the final [`Self::finish`] return is, put together, what
-/// decoding all tokens at once would return.
+/// decoding all tokens at once would return. (One exception: where byte tokens that make no character
+/// follow others that do, decoding all at once loses both; here those that do have been told.)
 #[derive(Debug)]
 pub struct IncrementalDecoder {
     tokenizer: Arc<Tokenizer>,
@@ -86,7 +87,12 @@ impl IncrementalDecoder {
         if !is_end && (!is_whole || all.len() <= before.len()) {
             return Ok(String::new());
         }
-        let new = all.get(before.len()..).unwrap_or_default().to_owned();
+        let new = match all.strip_prefix(&before) {
+            Some(new) => new.to_owned(),
+            // Byte fallback decodes a run of bytes as one, so bytes that make no character change the
+            // text of those before them, which has been told. The new ones are then read alone.
+            None => self.tokenizer.decode(&tokens[*read..], self.skip_special)?,
+        };
         // What was read last is the context for what comes next; everything before is done with.
         tokens.drain(..*read);
         (*prefix, *read) = (0, tokens.len());

@@ -27,10 +27,14 @@ impl StopMatcher {
     /// Takes the next piece of text.
     pub fn push(&mut self, text: &str) -> StopPush {
         self.held.push_str(text);
-        let found = |(index, stop): (usize, &String)| Some((self.held.find(stop)?, index));
+        let found = |(index, stop): (usize, &String)| {
+            let at = self.held.find(stop)?;
+            Some((at + stop.len(), at, index))
+        };
         let stops = self.stops.iter().enumerate().filter(|(_, stop)| !stop.is_empty());
-        // The earliest wins; of two that begin together, the one that was named first.
-        if let Some((at, index)) = stops.clone().filter_map(found).min() {
+        // The one that is complete first wins, so that it does not matter how the text is cut; of two
+        // that end together the longer, of two alike the one that was named first.
+        if let Some((_, at, index)) = stops.clone().filter_map(found).min() {
             self.held.truncate(at);
             return StopPush { emit: std::mem::take(&mut self.held), stopped: Some(index) };
         }
@@ -83,7 +87,9 @@ mod tests {
         check(&["END"], &["one E", "N", "D two"], "one ", Some(0));
         check(&["END"], &["one E", "N", "two"], "one ENtwo", None);
         check(&["b", "a"], &["xab"], "x", Some(1));
-        check(&["abc", "b"], &["xabc"], "x", Some(0));
+        check(&["abc", "b"], &["xabc"], "xa", Some(1));
+        check(&["abc", "b"], &["xab", "c"], "xa", Some(1));
+        check(&["bc", "abc"], &["xabc"], "x", Some(1));
         check(&["aab"], &["aaab"], "a", Some(0));
         check(&["né"], &["un n", "é ici"], "un ", Some(0));
         check(&["\n\n"], &["a\n", "b\n"], "a\nb\n", None);
@@ -116,6 +122,11 @@ mod tests {
                 None => (text.clone(), None),
             };
             prop_assert_eq!(run(&[&stop], &pieces), expect);
+            // With others beside it, the cuts make no difference either.
+            let several = [stop.as_str(), "b", "aé", "éab"];
+            let characters: Vec<String> = text.chars().map(String::from).collect();
+            let one_by_one: Vec<&str> = characters.iter().map(String::as_str).collect();
+            prop_assert_eq!(run(&several, &pieces), run(&several, &one_by_one));
         }
     }
 }

@@ -101,6 +101,21 @@ proptest! {
         prop_assert_eq!(by_pieces(&tokenizer, &ids), text);
     }
 
+    /// Whatever a model samples: every letter comes out, in order.
+    #[test]
+    fn any_tokens_lose_no_letter(ids in prop::collection::vec(0u32..263, 0..24)) {
+        let tokenizer = sentencepiece();
+        let letters = |text: &str| text.chars().filter(|c| "abé".contains(*c)).collect::<String>();
+        let alone = ids.iter().filter(|id| (257..262).contains(*id));
+        let expect: String = alone.map(|id| tokenizer.decode(&[*id], true).expect("decodes")).collect();
+        let text = by_pieces(&tokenizer, &ids);
+        let found = letters(&text);
+        // Bytes may spell letters too, so those of the pieces are among what is found.
+        let mut rest = found.chars();
+        let kept = letters(&expect).chars().all(|wanted| rest.any(|letter| letter == wanted));
+        prop_assert!(kept, "{:?} lost letters of {:?}", text, expect);
+    }
+
     #[test]
     fn sentencepiece_pieces_make_the_whole(text in "[ abé€😀]{0,24}") {
         let tokenizer = sentencepiece();
@@ -119,6 +134,14 @@ fn no_half_character_comes_out() {
     assert_eq!(pieces, ["", "", "€", "!"]);
     decoder.push(0xe2).expect("decodes");
     assert_eq!(decoder.finish().expect("decodes"), "\u{fffd}");
+}
+
+#[test]
+fn broken_bytes_lose_nothing_that_follows() {
+    let tokenizer = sentencepiece();
+    // A line feed, half a character, and letters.
+    assert_eq!(by_pieces(&tokenizer, &[0x0a, 0xf0, 0x9f, 261, 257]), "\n\u{fffd}\u{fffd}ba");
+    assert_eq!(by_pieces(&tokenizer, &[257, 0xf0, 261]), "a\u{fffd}b");
 }
 
 #[test]
