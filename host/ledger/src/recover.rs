@@ -79,8 +79,9 @@ fn scan_segment(state: &mut State, name: &str, bytes: &[u8], is_last: bool) -> O
             return Some(Damage { error: error(state.next_index, 0, reason), torn: None });
         }
         Err(reason) => {
-            // A header is synced before the first record: a short one holds nothing.
-            let torn = is_last && bytes.len() < HEADER_BYTES;
+            // A header is synced before the first record: a short or empty one holds nothing.
+            let empty = bytes.len() < HEADER_BYTES || bytes.iter().all(|byte| *byte == 0);
+            let torn = is_last && empty;
             let torn = torn.then(|| (name.to_owned(), 0, bytes.len() as u64));
             return Some(Damage { error: error(state.next_index, 0, reason), torn });
         }
@@ -95,7 +96,7 @@ fn scan_segment(state: &mut State, name: &str, bytes: &[u8], is_last: bool) -> O
         let (id, record) = match record {
             Ok(found) => found,
             Err(reason) => {
-                let torn = is_last && !segment::intact_frame_from(bytes, offset);
+                let torn = is_last && segment::is_torn(bytes, offset, state.next_index);
                 let lost = (bytes.len() - offset) as u64;
                 let torn = torn.then(|| (name.to_owned(), offset as u64, lost));
                 state.tail = Some((name.to_owned(), offset as u64));

@@ -13,7 +13,7 @@ use crate::chain::Digest;
 use crate::error::LedgerError;
 use crate::record::{Entry, Receipt};
 use crate::recover::{Place, Recovery, State, recover};
-use crate::segment::{self, PAYLOAD_BYTES_MAX};
+use crate::segment::{self, PAYLOAD_BYTES_MAX, RECORD_BYTES_BESIDES};
 use crate::storage::{Folder, Storage};
 
 /// Limits of a ledger.
@@ -154,7 +154,7 @@ fn read_at(path: &Path, place: &Place) -> Result<Receipt, LedgerError> {
     let mut file = File::open(path).map_err(io)?;
     file.seek(SeekFrom::Start(place.offset)).map_err(io)?;
     let mut bytes = Vec::new();
-    let record_bytes_max = (PAYLOAD_BYTES_MAX + 40) as u64;
+    let record_bytes_max = (PAYLOAD_BYTES_MAX + RECORD_BYTES_BESIDES) as u64;
     file.take(record_bytes_max).read_to_end(&mut bytes).map_err(io)?;
     let damaged = |reason: &str| crate::error::VerifyError {
         file: place.file.clone(),
@@ -237,10 +237,11 @@ impl Writer {
         }
         let mut results: Vec<Written> = Vec::with_capacity(entries.len());
         let mut failed = None;
+        let group = self.state.next_index;
         for entry in entries {
             let written = match &failed {
                 Some(reason) => Err(LedgerError::Poisoned { reason: String::clone(reason) }),
-                None => self.write(entry),
+                None => self.write(entry, group),
             };
             if let Err(error @ LedgerError::Io { .. }) = &written {
                 failed = Some(error.to_string());
@@ -266,7 +267,7 @@ impl Writer {
         results
     }
 
-    fn write(&mut self, entry: Entry) -> Result<(Receipt, Place), LedgerError> {
+    fn write(&mut self, entry: Entry, group: u64) -> Result<(Receipt, Place), LedgerError> {
         let refused = |reason: String| LedgerError::Refused { reason };
         if let Some(reason) = entry.fault() {
             return Err(refused(reason));
@@ -281,7 +282,8 @@ impl Writer {
         }
         let (name, offset) = self.tail()?;
         let (index, previous) = (self.state.next_index, self.state.head);
-        let (bytes, hash) = segment::encode(index, previous, payload.as_bytes());
+        let position = segment::Position { index, group, previous };
+        let (bytes, hash) = segment::encode(position, payload.as_bytes());
         let io = |error| LedgerError::io("append to", &name, error);
         self.storage.append(&name, &bytes).map_err(io)?;
         let place = Place { file: name.clone(), offset, index, previous };

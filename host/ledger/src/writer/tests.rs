@@ -192,16 +192,17 @@ fn a_failed_write_poisons_the_writer() {
 }
 
 #[test]
-fn any_flipped_byte_before_the_last_record_is_found() {
+fn any_flipped_byte_before_the_last_group_is_found() {
     let disk = Disk::default();
-    write_groups(&mut writer(&disk, 1 << 20), 2);
+    // Groups of one, two and three records: the last cannot be told from a torn write.
+    write_groups(&mut writer(&disk, 1 << 20), 3);
     let (name, bytes) = {
         let platters = disk.0.lock().expect("no panic while held");
         let (name, bytes) = platters.durable.first_key_value().expect("one segment");
         (name.clone(), bytes.clone())
     };
     let state = scan(&disk).expect("reads").0;
-    let last = state.places.values().map(|place| place.offset).max().expect("records");
+    let last = state.places["id-2-0"].offset;
     for at in 0..usize::try_from(last).expect("small") {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1;
@@ -209,6 +210,33 @@ fn any_flipped_byte_before_the_last_record_is_found() {
         copy.0.lock().expect("no panic while held").written.insert(name.clone(), damaged);
         let recovered = recover(&mut copy.clone());
         assert!(recovered.is_err(), "a flip at byte {at} was not found");
+    }
+}
+
+/// A disk may write the parts of one group in any order: a hole in front of intact records of the same,
+/// unacknowledged group is the end of a torn write.
+#[test]
+fn a_group_whose_parts_came_out_of_order_is_cut() {
+    let disk = Disk::default();
+    let acknowledged = write_groups(&mut writer(&disk, 1 << 20), 2);
+    let (name, before) = {
+        let platters = disk.0.lock().expect("no panic while held");
+        let (name, bytes) = platters.durable.first_key_value().expect("one segment");
+        (name.clone(), bytes.clone())
+    };
+    let mut after = writer(&disk, 1 << 20);
+    let ids = ["a", "b", "c"].map(entry).to_vec();
+    assert!(after.write_group(ids).iter().all(|(result, _)| result.is_ok()));
+    let bytes = disk.0.lock().expect("no panic while held").durable[&name].clone();
+    for hole in [before.len()..before.len() + 16, before.len() + 20..before.len() + 300] {
+        let mut torn = bytes.clone();
+        torn[hole].fill(0);
+        let copy = disk.after_cut(0);
+        copy.0.lock().expect("no panic while held").written.insert(name.clone(), torn);
+        let (state, recovery) = recover(&mut copy.clone()).expect("torn, not damaged");
+        assert_eq!(recovery.truncated_bytes as usize, bytes.len() - before.len());
+        assert!(acknowledged.iter().all(|id| state.places.contains_key(id)));
+        assert!(!state.places.contains_key("c"));
     }
 }
 

@@ -1,5 +1,5 @@
 //! A postprocessor that misbehaves in the middle of a stream, if the model is called so: `loop` never
-//! returns, `trap` panics, `flood` replaces a piece by 64 MiB.
+//! returns, `trap` panics, `flood` replaces a piece by 8 MiB.
 
 #![forbid(unsafe_code)]
 
@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use mortise_sdk::{Action, Postprocessor, RequestInfo, Result};
 
-const FLOOD_BYTES: usize = 64 << 20;
+const FLOOD_BYTES: usize = 8 << 20;
 /// Pieces that pass first, so that the fault falls into a stream that has begun.
 const CALM_PIECES: u32 = 3;
 

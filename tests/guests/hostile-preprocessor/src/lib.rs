@@ -1,5 +1,5 @@
 //! A preprocessor that misbehaves when a user message has a trigger: `<loop>` never returns, `<grow>`
-//! wants all memory there is, `<trap>` panics, `<flood>` returns a message of 64 MiB.
+//! wants all memory there is, `<trap>` panics, `<flood>` returns a message of 8 MiB.
 
 #![forbid(unsafe_code)]
 
@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use mortise_sdk::{Message, Outcome, Preprocessor, RequestInfo, Result, Sampling};
 
-const FLOOD_BYTES: usize = 64 << 20;
+const FLOOD_BYTES: usize = 8 << 20;
 
 struct Hostile;
 
@@ -34,7 +34,8 @@ impl Preprocessor for Hostile {
         if said.contains("<grow>") {
             let mut hoard = Vec::new();
             loop {
-                hoard.push(black_box(vec![1_u8; 1 << 20]));
+                // Untouched, so that memory runs out long before time does.
+                hoard.push(black_box(Vec::<u8>::with_capacity(8 << 20)));
             }
         }
         assert!(!said.contains("<trap>"), "a trap was asked for");
