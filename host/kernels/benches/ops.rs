@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use kernels::{
-    AttentionShape, KvBlocks, KvGeometry, LoraPair, LoraSegment, PackedLinear, PagedPlan,
-    PagedSpan, WeightBytes, lora_expand, lora_shrink, paged_attention,
+    AttentionShape, KvBlocks, KvGeometry, LoraPair, LoraSegment, PackedLinear, PackedLinearQ8,
+    PagedPlan, PagedSpan, WeightBytes, lora_expand, lora_shrink, paged_attention,
 };
 
 /// Best time of several runs.
@@ -52,6 +52,24 @@ fn linear() {
             let bandwidth = (inputs * outputs * 4) as f64 / time / 1e9;
             let ms = time * 1e3;
             println!("  {rows:4} {inputs:5} {outputs:5} {ms:9.3} {flops:8.1} {bandwidth:7.1}");
+        }
+    }
+}
+
+fn linear_q8() {
+    println!("linear of eight-bit blocks: rows inputs outputs, ms, GOP/s, GB/s of weights");
+    for (inputs, outputs) in [(768, 2048), (2048, 2048), (2048, 8192), (8192, 2048)] {
+        let bytes: Vec<u8> =
+            floats(inputs * outputs).iter().flat_map(|v| v.to_le_bytes()).collect();
+        let weight = WeightBytes::new(&bytes, DType::F32, outputs, inputs).expect("whole");
+        let linear = PackedLinearQ8::pack(weight, None, &Device::Cpu).expect("packs");
+        for rows in [1, 2, 4, 8, 16, 32, 128, 512] {
+            let x = tensor(rows, inputs);
+            let time = best(|| drop(black_box(linear.forward(&x).expect("fits")))).as_secs_f64();
+            let ops = 2.0 * (rows * inputs * outputs) as f64 / time / 1e9;
+            let bandwidth = linear.bytes() as f64 / time / 1e9;
+            let ms = time * 1e3;
+            println!("  {rows:4} {inputs:5} {outputs:5} {ms:9.3} {ops:8.1} {bandwidth:7.1}");
         }
     }
 }
@@ -100,6 +118,7 @@ fn lora() {
 fn main() {
     println!("{:?}, {} threads", kernels::dispatch::level(), rayon::current_num_threads());
     linear();
+    linear_q8();
     attention();
     lora();
 }

@@ -43,3 +43,42 @@ impl std::fmt::Debug for AlignedFloats {
         f.debug_struct("AlignedFloats").field("len", &self.len).finish()
     }
 }
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct ByteLine([u8; 64]);
+
+/// A fixed number of bytes beginning on a cache line.
+pub(crate) struct AlignedBytes {
+    lines: Vec<ByteLine>,
+    len: usize,
+}
+
+impl AlignedBytes {
+    /// `len` times `value`.
+    pub(crate) fn filled(len: usize, value: u8) -> Self {
+        Self { lines: vec![ByteLine([value; 64]); len.div_ceil(64)], len }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: `ByteLine` is `repr(C)` around bytes, its size is its alignment, so the lines are
+        // `lines.len() * 64 >= len` bytes without padding, borrowed for as long as `self` is.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and `&mut self` makes the borrow unique.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lines.len() * size_of::<ByteLine>()
+    }
+}
+
+impl std::fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AlignedBytes").field("len", &self.len).finish()
+    }
+}

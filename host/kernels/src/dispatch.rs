@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 pub enum Level {
     /// Plain Rust, the specification of every op.
     Scalar,
-    /// AVX2 with FMA.
+    /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512F.
     Avx512,
@@ -31,12 +31,20 @@ pub fn available() -> Vec<Level> {
 
 #[cfg(target_arch = "x86_64")]
 fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
 }
 
 #[cfg(target_arch = "x86_64")]
 fn has_avx512() -> bool {
     has_avx2() && is_x86_feature_detected!("avx512f")
+}
+
+/// Whether the CPU multiplies bytes, sixteen outputs by four inputs at a time.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_vnni() -> bool {
+    is_x86_feature_detected!("avx512vnni")
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -22,6 +22,7 @@ pub use error::KernelError;
 pub use ops::embedding::Embedding;
 pub use ops::kv_write::{KvBlocks, KvGeometry, PagedPlan, PagedSpan, kv_write};
 pub use ops::linear::PackedLinear;
+pub use ops::linear_q8::PackedLinearQ8;
 pub use ops::lora_expand::lora_expand;
 pub use ops::lora_shrink::{LoraPair, LoraSegment, lora_shrink};
 pub use ops::paged_attention::{AttentionShape, paged_attention};

@@ -1,9 +1,11 @@
 //! One folder per op: `mod.rs` the safe entry, `scalar.rs` the specification, `simd.rs` the vector
 //! body.
 
+mod columns;
 pub mod embedding;
 pub mod kv_write;
 pub mod linear;
+pub mod linear_q8;
 pub mod lora_expand;
 pub mod lora_shrink;
 pub mod paged_attention;

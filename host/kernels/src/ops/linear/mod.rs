@@ -10,7 +10,7 @@ mod simd;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::PARALLEL_WORK_MIN;
+use super::columns::{Columns, for_tiles};
 use crate::aligned::{AlignedFloats, LANES};
 use crate::dispatch::{Level, level};
 use crate::simd::vector_levels;
@@ -18,11 +18,6 @@ use crate::tensor::{Place, WeightBytes, from_host, host_floats, place, rows, sha
 use crate::{KernelError, cuda};
 
 const OP: &str = "linear";
-
-/// Panels per task; a multiple of every tile width.
-const TASK_PANELS: usize = 8;
-/// Rows per task; a multiple of every tile height but the tails.
-const TASK_ROWS: usize = 96;
 
 vector_levels! {
     fn gemm(x: &[f32], weight: &Panels<'_>, out: &mut Columns<'_>)
@@ -36,46 +31,6 @@ struct Panels<'a> {
     bias: &'a [f32],
     /// Inputs.
     depth: usize,
-}
-
-/// The part of the output that one task writes: some rows, some columns.
-struct Columns<'a> {
-    /// First element of the part.
-    first: *mut f32,
-    /// Elements from one row to the next.
-    stride: usize,
-    /// Rows of the part.
-    rows: usize,
-    /// Columns of the part, within the panels of the task.
-    columns: usize,
-    lifetime: std::marker::PhantomData<&'a mut [f32]>,
-}
-
-impl Columns<'_> {
-    /// Up to sixteen consecutive outputs of one row.
-    fn lanes(&mut self, row: usize, panel: usize) -> &mut [f32] {
-        let start = panel * LANES;
-        assert!(row < self.rows && start < self.columns);
-        let len = LANES.min(self.columns - start);
-        // SAFETY: `Columns` is made in `forward_rows`, over `rows` rows of `stride` elements that
-        // lie inside the output, and no other `Columns` covers these columns of these rows.
-        unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride + start), len) }
-    }
-}
-
-/// Base address of an output that tasks write disjoint parts of.
-#[derive(Clone, Copy)]
-struct Base(*mut f32);
-
-// SAFETY: tasks write disjoint parts only, see `forward_rows`.
-unsafe impl Send for Base {}
-// SAFETY: as above.
-unsafe impl Sync for Base {}
-
-impl Base {
-    fn get(self) -> *mut f32 {
-        self.0
-    }
 }
 
 /// A weight of a linear layer, packed, with an optional bias.
@@ -185,35 +140,15 @@ impl PackedLinear {
         let (depth, width) = (self.in_features, self.out_features);
         let rows = x.len() / depth;
         assert!(x.len() == rows * depth && out.len() == rows * width);
-        if rows == 0 {
-            return;
-        }
-        let panels = width.div_ceil(LANES);
-        let base = Base(out.as_mut_ptr());
-        let task = |panel: usize, panels: usize, row: usize, rows: usize| {
-            let columns = (panels * LANES).min(width - panel * LANES);
-            let floats = panel * LANES * depth..(panel + panels) * LANES * depth;
-            let bias = panel * LANES..(panel + panels) * LANES;
+        for_tiles(out, (rows, width), depth, |tile, columns| {
+            let (first, last) = (tile.panel * LANES, (tile.panel + tile.panels) * LANES);
             let weight = Panels {
-                floats: &self.panels.as_slice()[floats],
-                bias: self.bias.get(bias).unwrap_or_default(),
+                floats: &self.panels.as_slice()[first * depth..last * depth],
+                bias: self.bias.get(first..last).unwrap_or_default(),
                 depth,
             };
-            // SAFETY: `row` and the first column of `panel` lie inside the output. Tasks cover
-            // disjoint ranges of rows and panels, so no element is in two `Columns`.
-            let first = unsafe { base.get().add(row * width + panel * LANES) };
-            let lifetime = std::marker::PhantomData;
-            let mut columns = Columns { first, stride: width, rows, columns, lifetime };
-            run(level, &x[row * depth..(row + rows) * depth], &weight, &mut columns);
-        };
-        if rows * depth * width <= PARALLEL_WORK_MIN {
-            return task(0, panels, 0, rows);
-        }
-        let (panel_tasks, row_tasks) = (panels.div_ceil(TASK_PANELS), rows.div_ceil(TASK_ROWS));
-        (0..panel_tasks * row_tasks).into_par_iter().with_max_len(1).for_each(|index| {
-            let panel = index / row_tasks * TASK_PANELS;
-            let row = index % row_tasks * TASK_ROWS;
-            task(panel, TASK_PANELS.min(panels - panel), row, TASK_ROWS.min(rows - row));
+            let x = &x[tile.row * depth..(tile.row + tile.rows) * depth];
+            run(level, x, &weight, columns);
         });
     }
 }
