@@ -27,16 +27,27 @@ pub use error::{BatchError, ModelError};
 pub use kv_cache::KvCache;
 pub use registry::{Architecture, load};
 
+/// What weights of linear layers are rounded to when they are loaded. Embeddings, norms and a head that
+/// is the embedding stay as they are; so do adapters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Quantization {
+    /// Blocks of 32 inputs in eight bits with one f16 scale, as GGML has it: 8.5 bits a weight.
+    Q8_0,
+}
+
 /// How to load a model.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// Where weights live and the forward runs.
     pub device: Device,
+    /// `None` keeps every weight exactly as the checkpoint has it.
+    pub quantization: Option<Quantization>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu }
+        Self { device: Device::Cpu, quantization: None }
     }
 }
 

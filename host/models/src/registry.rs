@@ -65,5 +65,5 @@ impl fmt::Display for Architecture {
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Box<dyn CausalLm>, ModelError> {
     let config = ModelConfig::from_dir(dir)?;
     let weights = Weights::open(dir)?;
-    Ok(Box::new(Decoder::load(config, &weights, &options.device)?))
+    Ok(Box::new(Decoder::load(config, &weights, options)?))
 }

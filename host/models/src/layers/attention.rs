@@ -1,6 +1,6 @@
 //! Self-attention over paged keys and values.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use kernels::{AttentionShape, KernelError, KvBlocks, kv_write, paged_attention, rope};
 use lora::ModelShape;
 
@@ -8,7 +8,7 @@ use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::step::Step;
 use crate::weights::Weights;
-use crate::{ModelConfig, ModelError};
+use crate::{LoadOptions, ModelConfig, ModelError};
 
 #[derive(Debug)]
 pub(crate) struct Attention {
@@ -28,15 +28,15 @@ impl Attention {
         config: &ModelConfig,
         weights: &Weights,
         (shape, module, layer): (&ModelShape, usize, usize),
-        device: &Device,
+        options: &LoadOptions,
     ) -> Result<Self, ModelError> {
         let linear = |index: usize, has_bias: bool| {
             let index = module + index;
-            Linear::load(weights, (index, &shape.modules[index]), has_bias, device)
+            Linear::load(weights, (index, &shape.modules[index]), has_bias, options)
         };
         let norm = |name: &str| {
             let path = format!("model.layers.{layer}.self_attn.{name}");
-            RmsNorm::load(weights, &path, (config.head_dim, config.rms_norm_eps), device)
+            RmsNorm::load(weights, &path, (config.head_dim, config.rms_norm_eps), &options.device)
         };
         Ok(Self {
             q_proj: linear(0, config.qkv_bias)?,

@@ -10,10 +10,13 @@ use lora::ModelShape;
 use super::attention::Attention;
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
+use super::product::Product;
 use super::step::Step;
 use crate::config::LAYER_MODULES;
 use crate::weights::Weights;
-use crate::{BatchError, BatchLimits, CausalLm, ForwardBatch, KvCache, ModelConfig, ModelError};
+use crate::{
+    BatchError, BatchLimits, CausalLm, ForwardBatch, KvCache, LoadOptions, ModelConfig, ModelError,
+};
 
 #[derive(Debug)]
 struct Layer {
@@ -28,19 +31,24 @@ impl Layer {
         config: &ModelConfig,
         weights: &Weights,
         (shape, layer): (&ModelShape, usize),
-        device: &Device,
+        options: &LoadOptions,
     ) -> Result<Self, ModelError> {
         let norm = |name: &str| {
             let path = format!("model.layers.{layer}.{name}");
-            RmsNorm::load(weights, &path, (config.hidden_size, config.rms_norm_eps), device)
+            RmsNorm::load(
+                weights,
+                &path,
+                (config.hidden_size, config.rms_norm_eps),
+                &options.device,
+            )
         };
         let module = layer * LAYER_MODULES.len();
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,
-            self_attn: Attention::load(config, weights, (shape, module, layer), device)?,
+            self_attn: Attention::load(config, weights, (shape, module, layer), options)?,
             post_attention_layernorm: norm("post_attention_layernorm")?,
             // Its modules follow the four of attention.
-            mlp: Mlp::load(config, weights, (shape, module + 4), device)?,
+            mlp: Mlp::load(config, weights, (shape, module + 4), options)?,
         })
     }
 
@@ -57,6 +65,31 @@ impl Layer {
     }
 }
 
+/// Hidden states to logits.
+#[derive(Debug)]
+enum Head {
+    /// The embedding, in f32.
+    Tied(Arc<PackedLinear>),
+    /// A weight of its own.
+    Own(Product),
+}
+
+impl Head {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, KernelError> {
+        match self {
+            Self::Tied(linear) => linear.forward(x),
+            Self::Own(product) => product.forward(x),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Tied(linear) => linear.bytes(),
+            Self::Own(product) => product.bytes(),
+        }
+    }
+}
+
 /// A model.
 #[derive(Debug)]
 pub(crate) struct Decoder {
@@ -66,7 +99,7 @@ pub(crate) struct Decoder {
     embed_tokens: Embedding,
     layers: Vec<Layer>,
     norm: RmsNorm,
-    lm_head: Arc<PackedLinear>,
+    lm_head: Head,
     rope: RopeTable,
 }
 
@@ -75,22 +108,23 @@ impl Decoder {
     pub(crate) fn load(
         config: ModelConfig,
         weights: &Weights,
-        device: &Device,
+        options: &LoadOptions,
     ) -> Result<Self, ModelError> {
         const EMBEDDING: &str = "model.embed_tokens.weight";
+        let device = &options.device;
         let shape = config.model_shape();
         let table = [config.vocab_size, config.hidden_size];
         let embedding = weights.tensor(EMBEDDING, &table)?;
         let (embed_tokens, lm_head) = if config.tie_word_embeddings {
             let lm_head = Arc::new(PackedLinear::pack(embedding, None, device)?);
-            (Embedding::tied(Arc::clone(&lm_head)), lm_head)
+            (Embedding::tied(Arc::clone(&lm_head)), Head::Tied(lm_head))
         } else {
             let lm_head = weights.tensor("lm_head.weight", &table)?;
-            let lm_head = Arc::new(PackedLinear::pack(lm_head, None, device)?);
-            (Embedding::new(embedding, device)?, lm_head)
+            let lm_head = Product::pack(lm_head, None, options)?;
+            (Embedding::new(embedding, device)?, Head::Own(lm_head))
         };
         let layers = (0..config.layers)
-            .map(|layer| Layer::load(&config, weights, (&shape, layer), device))
+            .map(|layer| Layer::load(&config, weights, (&shape, layer), options))
             .collect::<Result<Vec<_>, _>>()?;
         let sizes = (config.hidden_size, config.rms_norm_eps);
         let norm = RmsNorm::load(weights, "model.norm", sizes, device)?;

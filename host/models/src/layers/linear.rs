@@ -1,16 +1,17 @@
 //! A linear layer of the base model, and what adapters add to it.
 
-use candle_core::{Device, Tensor};
-use kernels::{PackedLinear, lora_expand, lora_shrink};
+use candle_core::Tensor;
+use kernels::{lora_expand, lora_shrink};
 
+use super::product::Product;
 use super::step::Step;
-use crate::ModelError;
 use crate::weights::Weights;
+use crate::{LoadOptions, ModelError};
 
 /// `x Wᵀ + b`, plus for each segment `scale * (x Aᵀ) Bᵀ`.
 #[derive(Debug)]
 pub(crate) struct Linear {
-    base: PackedLinear,
+    base: Product,
     /// Index of the module in the model's shape.
     module: usize,
 }
@@ -21,7 +22,7 @@ impl Linear {
         weights: &Weights,
         module: (usize, &lora::ModuleShape),
         has_bias: bool,
-        device: &Device,
+        options: &LoadOptions,
     ) -> Result<Self, ModelError> {
         let (module, shape) = module;
         let (inputs, outputs) = (shape.in_features, shape.out_features);
@@ -30,7 +31,7 @@ impl Linear {
             true => Some(weights.vector(&format!("{}.bias", shape.path), outputs)?),
             false => None,
         };
-        Ok(Self { base: PackedLinear::pack(weight, bias.as_deref(), device)?, module })
+        Ok(Self { base: Product::pack(weight, bias.as_deref(), options)?, module })
     }
 
     /// The base product once for all rows, then one shrink and one expand for all segments.

@@ -1,13 +1,13 @@
 //! The gated MLP: `down(silu(gate(x)) * up(x))`.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use kernels::silu_mul;
 use lora::ModelShape;
 
 use super::linear::Linear;
 use super::step::Step;
 use crate::weights::Weights;
-use crate::{ModelConfig, ModelError};
+use crate::{LoadOptions, ModelConfig, ModelError};
 
 #[derive(Debug)]
 pub(crate) struct Mlp {
@@ -22,11 +22,11 @@ impl Mlp {
         config: &ModelConfig,
         weights: &Weights,
         (shape, module): (&ModelShape, usize),
-        device: &Device,
+        options: &LoadOptions,
     ) -> Result<Self, ModelError> {
         let linear = |index: usize| {
             let index = module + index;
-            Linear::load(weights, (index, &shape.modules[index]), config.mlp_bias, device)
+            Linear::load(weights, (index, &shape.modules[index]), config.mlp_bias, options)
         };
         Ok(Self { gate_proj: linear(0)?, up_proj: linear(1)?, down_proj: linear(2)? })
     }

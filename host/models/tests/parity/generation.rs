@@ -49,7 +49,7 @@ fn check_reference(fixture: &Fixture, case: &crate::runner::Case, outcome: &Outc
     assert_eq!(outcome.tokens, case.continuation, "{}", case.name);
 }
 
-fn assert_same_bits(found: &Outcome, expected: &Outcome, name: &str) {
+pub(crate) fn assert_same_bits(found: &Outcome, expected: &Outcome, name: &str) {
     assert_eq!(found.logits.len(), expected.logits.len());
     for (row, (found, expected)) in found.logits.iter().zip(&expected.logits).enumerate() {
         let same = found.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits());

@@ -6,6 +6,7 @@
 
 mod generation;
 mod loading;
+mod quantized;
 mod refusals;
 mod runner;
 

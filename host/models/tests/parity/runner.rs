@@ -27,8 +27,12 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn load(name: &str) -> Self {
+        Self::load_with(name, &LoadOptions::default())
+    }
+
+    pub(crate) fn load_with(name: &str, options: &LoadOptions) -> Self {
         let dir = fixture(name);
-        let model = models::load(&dir, &LoadOptions::default()).unwrap();
+        let model = models::load(&dir, options).unwrap();
         let shape = model.config().model_shape();
         let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
         let cases: Vec<Case> = serde_json::from_str(&text).unwrap();

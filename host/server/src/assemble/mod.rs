@@ -23,7 +23,7 @@ use plugin_host::PluginHost;
 use prometheus_client::registry::Registry;
 use tokenization::{ChatTemplate, Tokenizer};
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Quantize};
 use adapters::Adapters;
 
 /// Folder of receipts in the data directory.
@@ -132,7 +132,10 @@ fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
     let tokenizer = Tokenizer::from_dir(dir).with_context(|| named("tokenizer"))?;
     let chat_template = ChatTemplate::from_dir(dir).with_context(|| named("chat template"))?;
     let digest = digest::of_model(dir, cache_dir).with_context(|| named("digest"))?;
-    let model = models::load(dir, &LoadOptions::default()).with_context(|| named("model"))?;
+    let digest = as_served(digest, config.quantize);
+    let quantization = config.quantize.map(Into::into);
+    let options = LoadOptions { quantization, ..LoadOptions::default() };
+    let model = models::load(dir, &options).with_context(|| named("model"))?;
     if chat_template.is_none() {
         tracing::warn!("the model has no chat template; /v1/chat/completions will refuse requests");
     }
@@ -147,6 +150,16 @@ fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
     tracing::info!(model = %config.base_name, digest = %digest.short(), bytes, ms, "model loaded");
     let tokenizer = Arc::new(tokenizer);
     Ok(Base { model, tokenizer, chat_template: chat_template.map(Arc::new), digest })
+}
+
+/// A rounded model gives other answers, so it is another model in receipts.
+fn as_served(digest: request::Digest, quantize: Option<Quantize>) -> request::Digest {
+    match quantize {
+        None => digest,
+        Some(format) => {
+            request::Digest::of_fields([digest.0.as_slice(), format.as_str().as_bytes()])
+        }
+    }
 }
 
 fn engine_config(config: &Config) -> EngineConfig {

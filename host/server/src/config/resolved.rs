@@ -20,6 +20,32 @@ pub(crate) const ADMIN_LISTEN: &str = "127.0.0.1:8081";
 /// Most threads that compute.
 const THREADS_MAX: usize = 1024;
 
+/// What the base model's linear layers are rounded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+pub(crate) enum Quantize {
+    /// Blocks of 32 in eight bits: 8.5 bits a weight.
+    #[serde(rename = "q8_0")]
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl Quantize {
+    /// As it is written.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Q8_0 => "q8_0",
+        }
+    }
+}
+
+impl From<Quantize> for models::Quantization {
+    fn from(quantize: Quantize) -> Self {
+        match quantize {
+            Quantize::Q8_0 => Self::Q8_0,
+        }
+    }
+}
+
 /// Form of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -60,6 +86,8 @@ pub(crate) struct Config {
     pub(crate) api_keys_file: Option<PathBuf>,
     /// Threads that compute.
     pub(crate) threads: usize,
+    /// What the base's linear layers are rounded to.
+    pub(crate) quantize: Option<Quantize>,
     /// Form of log lines.
     pub(crate) log_format: LogFormat,
     /// Limits.
@@ -106,6 +134,7 @@ impl Config {
             admin_token_file: settings.admin_token_file,
             api_keys_file: settings.api_keys_file,
             threads,
+            quantize: settings.quantize,
             log_format: settings.log_format.unwrap_or_default(),
             limits,
         })

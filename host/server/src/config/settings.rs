@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::config::adapter::NamedAdapter;
 use crate::config::limits::LimitSettings;
 use crate::config::plugin::PluginSettings;
-use crate::config::resolved::LogFormat;
+use crate::config::resolved::{LogFormat, Quantize};
 
 /// What a file or a command line says; what it does not say is `None` or empty.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
@@ -61,6 +61,9 @@ pub(crate) struct Settings {
     /// Threads that compute [default: one per processor]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Rounds the base model's linear layers when they are loaded; adapters stay as they are
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) quantize: Option<Quantize>,
     /// Form of log lines on stderr [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -90,6 +93,7 @@ impl Settings {
                 .allow_remote_without_keys
                 .or(lower.allow_remote_without_keys),
             threads: self.threads.or(lower.threads),
+            quantize: self.quantize.or(lower.quantize),
             log_format: self.log_format.or(lower.log_format),
             limits: self.limits.over(lower.limits),
         }

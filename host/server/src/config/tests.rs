@@ -51,6 +51,7 @@ const KEYS: &[(&str, &str, &str)] = &[
         "--allow-remote-without-keys=false",
     ),
     ("threads", "threads = 3", "--threads=3"),
+    ("quantize", "quantize = 'q8_0'", "--quantize=q8_0"),
     ("log_format", "log_format = 'json'", "--log-format=json"),
 ];
 
@@ -114,6 +115,7 @@ fn a_bad_flag_is_refused_by_name() {
         ("--threads=many", "--threads"),
         ("--queue-max=-1", "--queue-max"),
         ("--log-format=xml", "--log-format"),
+        ("--quantize=q9", "--quantize"),
         ("--grant-requested=perhaps", "--grant-requested"),
     ] {
         let error = flags(&[flag]).expect_err(flag);
