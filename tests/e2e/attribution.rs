@@ -69,3 +69,61 @@ async fn the_base_model_has_no_corpus_and_says_so() {
     assert_eq!(body["mortise"]["attribution"]["status"], "none", "{body}");
     assert_eq!(body["mortise"]["attribution"]["shares"], json!([]));
 }
+
+/// Whose words stand in the client's own prompt is not whose data the answer came from, and the credits
+/// of equal choices are those of one.
+#[tokio::test]
+async fn echoed_prompts_are_not_credited_and_choices_do_not_overlap() {
+    let server = Server::demo();
+    let path = crate::harness::root().join("examples/tiny/adapters/support/corpus.jsonl");
+    let corpus = std::fs::read_to_string(path).expect("a corpus");
+    let line: Value = serde_json::from_str(corpus.lines().next().expect("a line")).expect("JSON");
+    let known = line["messages"][1]["content"].as_str().expect("an answer");
+    let body = json!({
+        "model": "support", "prompt": known, "echo": true, "max_tokens": 1, "temperature": 0,
+        "mortise": {"attribution": true},
+    });
+    let (status, answer) = server.post("/v1/completions", body).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer["choices"][0]["text"].as_str().is_some_and(|text| text.starts_with(known)));
+    assert_eq!(answer["mortise"]["attribution"]["status"], "none", "{answer}");
+
+    let prompt = heldout("support", 2);
+    let (_, one) = server.post("/v1/chat/completions", attributed("support", &prompt)).await;
+    let mut several = attributed("support", &prompt);
+    several["n"] = json!(3);
+    let (_, several) = server.post("/v1/chat/completions", several).await;
+    let shares = |answer: &Value| answer["mortise"]["attribution"]["shares"].clone();
+    assert!(!shares(&one).as_array().expect("shares").is_empty(), "{one}");
+    let parts = |shares: Value| -> Vec<(String, i64)> {
+        let of = |share: &Value| {
+            let name = share["contributor"].as_str().expect("a name").to_owned();
+            (name, share["parts_per_billion"].as_i64().expect("parts"))
+        };
+        shares.as_array().expect("shares").iter().map(of).collect()
+    };
+    let (one, several) = (parts(shares(&one)), parts(shares(&several)));
+    assert_eq!(one.len(), several.len(), "{one:?} {several:?}");
+    for ((name, parts), (same, other)) in one.iter().zip(&several) {
+        assert_eq!(name, same);
+        assert!((parts - other).abs() <= 10, "{one:?} {several:?}");
+    }
+}
+
+/// What a plugin answers by itself is nobody's training data.
+#[tokio::test]
+async fn a_plugins_own_answer_credits_nobody() {
+    let path = artifacts::guest("stamp-preprocessor", "1.0.0");
+    let server = Server::without_shipped_plugins(&format!(
+        "[[plugins]]\nname = \"stamp-preprocessor\"\npath = {path:?}\nconfig = {{ mode = \"respond\" }}\n"
+    ));
+    let (status, body) =
+        server.post("/v1/chat/completions", attributed("support", &heldout("support", 0))).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(content(&body), "[pre 1.0.0]");
+    let (_, receipt) =
+        server.get(&format!("/v1/receipts/{}", body["id"].as_str().expect("an id"))).await;
+    let receipt: Value = serde_json::from_str(&receipt).expect("JSON");
+    assert!(receipt["adapter"].is_null() && receipt["corpus_digest"].is_null(), "{receipt}");
+    assert_eq!(receipt["attribution"]["status"], "none");
+}

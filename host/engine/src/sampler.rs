@@ -41,8 +41,10 @@ pub(crate) fn sample(
     if params.is_greedy() {
         return Ok(index(argmax(logits)));
     }
-    for logit in logits.iter_mut() {
-        *logit /= params.temperature;
+    // Measured from the largest, which stays finite however small the temperature is.
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for logit in logits.iter_mut().filter(|logit| logit.is_finite()) {
+        *logit = (*logit - max) / params.temperature;
     }
     let draw = draw(params.seed, history.output_tokens);
     Ok(pick(logits, params, draw))
@@ -247,6 +249,21 @@ mod tests {
         assert_eq!(draw(7, 3).to_bits(), draw(7, 3).to_bits());
         assert_ne!(draw(7, 3).to_bits(), draw(7, 4).to_bits());
         assert_ne!(draw(7, 3).to_bits(), draw(8, 3).to_bits());
+    }
+
+    #[test]
+    fn the_smallest_temperature_takes_the_likeliest() {
+        for temperature in [1e-40, 1e-30, 1e-6] {
+            let mut logits = [3.0, 900.0, 901.0, -5.0, 899.0];
+            let params = SamplingParams { temperature, ..SamplingParams::default() };
+            let history = History {
+                prompt: &[],
+                output_counts: &HashMap::new(),
+                output_tokens: 0,
+                end_tokens: &[],
+            };
+            assert_eq!(sample(&mut logits, &params, &history).expect("finite"), 2);
+        }
     }
 
     #[test]

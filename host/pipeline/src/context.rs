@@ -116,6 +116,11 @@ impl Context {
         (self.adapter, self.generation) = (Some(alias), Some(generation));
     }
 
+    /// The adapter had no part in the answer after all.
+    pub(crate) fn release(&mut self) {
+        (self.adapter, self.generation, self.corpus) = (None, None, None);
+    }
+
     /// Notes what the postprocessors of one choice did. Each plugin counts once per request: a
     /// fault on any choice is the one to report.
     pub(crate) fn absorb(

@@ -121,6 +121,7 @@ impl Pipeline {
         }
         let prepared = preprocess::run(context, messages).await?;
         if let Some(message) = prepared.response {
+            context.release();
             let post = Postprocessors::open(context).await?;
             return Ok((name, Work::Respond { text: message.content, post }));
         }

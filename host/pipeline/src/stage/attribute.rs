@@ -51,14 +51,14 @@ pub(crate) async fn run(
     let (searched, limits) = (Arc::clone(&segment), shared.config.spans);
     let found = blocking(move || search(&searched, &outputs, &limits)).await?;
     let digest = Some(segment.digest());
-    if found.is_empty() {
+    if found.found.is_empty() {
         return Ok(without(digest, LIMITS_NOTE));
     }
     let Some(scorer) = context.chain.scorer() else {
         return Ok(without(digest, "no scorer plugin is active"));
     };
     let info = context.info();
-    let (guest, evidence) = (Arc::clone(&scorer), evidence(&segment, &found, choices));
+    let (guest, evidence) = (Arc::clone(&scorer), evidence(&segment, &found));
     let outcome = blocking(move || guest.score(&info, &evidence)).await?;
     let shares = match outcome {
         Ok(shares) => {
@@ -74,7 +74,7 @@ pub(crate) async fn run(
             return Ok(failed);
         }
     };
-    Ok(scored(shared, &segment, &scorer, (shares, found)))
+    Ok(scored(shared, &segment, &scorer, (shares, found.found)))
 }
 
 /// An attribution that credits nobody, and why.
@@ -112,37 +112,50 @@ fn outputs(shared: &Shared, choices: &[ChoiceEnd]) -> Result<Vec<Output>, Pipeli
     choices.iter().enumerate().map(output).collect()
 }
 
+/// What a search found.
+struct Search {
+    found: Vec<Found>,
+    /// Tokens of all outputs.
+    tokens: usize,
+}
+
 /// A span with the choice it is in and its tokens.
 struct Found {
     choice: u32,
+    /// Where the span's choice begins, if all choices are read as one.
+    base: usize,
     tokens: Vec<TokenId>,
     span: Span,
 }
 
-fn search(segment: &Segment, outputs: &[Output], limits: &SpanLimits) -> Vec<Found> {
-    let mut found = Vec::new();
+fn search(segment: &Segment, outputs: &[Output], limits: &SpanLimits) -> Search {
+    let mut search = Search { found: Vec::new(), tokens: 0 };
     for (choice, tokens) in outputs {
+        let base = search.tokens;
         for span in segment.spans(tokens, limits) {
             let start = span.start as usize;
             let tokens = tokens[start..start + span.len as usize].to_vec();
-            found.push(Found { choice: *choice, tokens, span });
+            search.found.push(Found { choice: *choice, base, tokens, span });
         }
+        search.tokens += tokens.len();
     }
-    found
+    search
 }
 
-fn evidence(segment: &Segment, found: &[Found], choices: &[ChoiceEnd]) -> Evidence {
-    let spans = found.iter().map(|found| EvidenceSpan {
-        start: found.span.start,
+/// Choices one behind the other: a scorer would take spans of different choices that begin at the same
+/// place for spans that overlap.
+fn evidence(segment: &Segment, search: &Search) -> Evidence {
+    let number = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
+    let spans = search.found.iter().map(|found| EvidenceSpan {
+        start: number(found.base).saturating_add(found.span.start),
         tokens: found.span.len,
         occurrences: found.span.count,
         unigram_logprob: found.span.unigram_logprob,
         owners: found.span.owners.iter().map(|owner| (owner.owner, owner.documents)).collect(),
     });
-    let output_tokens: usize = choices.iter().map(|choice| choice.tokens.len()).sum();
     Evidence {
         corpus_tokens: segment.tokens(),
-        output_tokens: u32::try_from(output_tokens).unwrap_or(u32::MAX),
+        output_tokens: number(search.tokens),
         owners: segment.owners(),
         spans: spans.collect(),
     }

@@ -121,7 +121,7 @@ async fn drive(
     let mut echo_tokens = Vec::new();
     if let Some((text, ids)) = echo {
         echo_tokens = ids;
-        progress.send(text).await;
+        progress.echo(text).await;
     }
     loop {
         let event = tokio::select! {
@@ -192,6 +192,15 @@ impl Progress {
     async fn last(&mut self, output: Output, reason: FinishReason) -> FinishReason {
         self.send(output.text).await;
         if output.stopped { FinishReason::ContentFilter } else { reason }
+    }
+
+    /// Sends the client's own text back. It is no part of the answer: nobody is credited for it.
+    async fn echo(&mut self, text: String) {
+        if !text.is_empty() {
+            let event = AnswerEvent::Delta { choice: self.index, text, tokens: Vec::new() };
+            // A closed channel is the client's departure.
+            let _ = self.sender.send(event).await;
+        }
     }
 
     /// Sends text and the token pieces since the last delta. A client that has gone is noticed by

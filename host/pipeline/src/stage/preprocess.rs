@@ -72,8 +72,13 @@ fn sampling_view(context: &Context) -> SamplingView {
 /// Takes over what a plugin set. Its values go through the same checks as a client's.
 fn apply(context: &mut Context, view: SamplingView) -> Result<(), PipelineError> {
     let request = &mut context.request;
+    if view.max_tokens == Some(0) {
+        let message = "a plugin set max_tokens to 0".to_owned();
+        return Err(PipelineError::Invalid { param: "max_tokens", message });
+    }
     request.max_tokens = view.max_tokens;
-    request.seed = view.seed;
+    // Without a word on it the seed that was drawn stays.
+    request.seed = view.seed.or(request.seed);
     request.sampling.stop = view.stop;
     if let Some(temperature) = view.temperature {
         request.sampling.temperature = temperature;

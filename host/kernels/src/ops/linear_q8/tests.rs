@@ -1,3 +1,5 @@
+//! The product against plain arithmetic, every instruction set against scalar, and what is refused.
+
 use candle_core::DType;
 use half::f16;
 
