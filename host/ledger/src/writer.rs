@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -44,6 +45,8 @@ struct Job {
 struct Index {
     places: RwLock<HashMap<String, Place>>,
     head: RwLock<(u64, Digest)>,
+    /// Set once a write or sync has failed.
+    poisoned: AtomicBool,
 }
 
 /// An open log. Dropping it writes what is queued and stops the thread.
@@ -77,7 +80,11 @@ impl Ledger {
         let mut storage = Folder::new(dir.to_owned());
         let (state, recovery) = recover(&mut storage)?;
         let (head, places) = ((state.next_index, state.head), state.places.clone());
-        let index = Arc::new(Index { places: RwLock::new(places), head: RwLock::new(head) });
+        let index = Arc::new(Index {
+            places: RwLock::new(places),
+            head: RwLock::new(head),
+            poisoned: AtomicBool::new(false),
+        });
         let (sender, receiver) = sync_channel(config.queue_entries_max);
         let writer = Writer::new(Box::new(storage), state, *config);
         let (seen, group) = (Arc::clone(&index), config.group_entries_max);
@@ -128,6 +135,12 @@ impl Ledger {
     #[must_use]
     pub fn head(&self) -> (u64, Digest) {
         *self.index.head.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a write has failed, after which nothing is taken until the log is opened again.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.index.poisoned.load(Ordering::Acquire)
     }
 
     /// Writes what is queued and stops. Later appends are refused.
@@ -181,6 +194,7 @@ fn run(mut writer: Writer, receiver: &Receiver<Job>, index: &Index, group_max: u
         let (entries, dones): (Vec<_>, Vec<_>) =
             group.into_iter().map(|job| (job.entry, job.done)).unzip();
         let results = writer.write_group(entries);
+        index.poisoned.store(writer.poisoned.is_some(), Ordering::Release);
         publish(index, &results);
         for ((result, _), done) in results.into_iter().zip(dones) {
             done(result);

@@ -17,6 +17,10 @@ use tokenization::Tokenizer;
 
 /// Largest `corpus.jsonl` that is indexed at load, in bytes.
 const CORPUS_BYTES_MAX: u64 = 256 << 20;
+/// Longest line in bytes. Encoding a text takes a hundred times its size for a while.
+const LINE_BYTES_MAX: usize = 1 << 20;
+/// Longest id of a document and longest name of a contributor, in bytes; receipts repeat them.
+const NAME_BYTES_MAX: usize = 256;
 /// Part of the key of a cached segment: raised whenever the way lines become documents changes.
 const RECIPE: &[u8] = b"corpus.jsonl@1";
 
@@ -117,6 +121,10 @@ pub fn load_corpus(
     Segment::open(&segment).map(Arc::new).map_err(|error| index(error.to_string()))
 }
 
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control)
+}
+
 fn documents(
     path: &Path,
     content: &[u8],
@@ -132,9 +140,15 @@ fn documents(
             let (path, line) = (path.to_owned(), index + 1);
             CorpusLoadError::Line { path, line, reason }
         };
+        if line.len() > LINE_BYTES_MAX {
+            return Err(fail(format!("{} bytes, more than {LINE_BYTES_MAX}", line.len())));
+        }
         let line: Line = serde_json::from_slice(line).map_err(|error| fail(error.to_string()))?;
-        if line.id.is_empty() || line.contributor.is_empty() {
-            return Err(fail("`id` and `contributor` must not be empty".to_owned()));
+        for (key, name) in [("id", &line.id), ("contributor", &line.contributor)] {
+            if !is_name(name) {
+                let rule = format!("1 to {NAME_BYTES_MAX} bytes without control characters");
+                return Err(fail(format!("`{key}` must be {rule}")));
+            }
         }
         if let Some(first) = ids.insert(line.id.clone(), index + 1) {
             return Err(fail(format!("the id `{}` stands on line {first} already", line.id)));

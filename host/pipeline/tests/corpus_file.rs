@@ -48,8 +48,21 @@ fn what_is_no_document_is_named_with_its_line() {
     check("{", "EOF");
     check("[1]", "invalid");
     check(r#"{"id":"b","text":"x"}"#, "contributor");
-    check(r#"{"id":"b","contributor":"","text":"x"}"#, "must not be empty");
-    check(r#"{"id":"","contributor":"ada","text":"x"}"#, "must not be empty");
+    check(r#"{"id":"b","contributor":"","text":"x"}"#, "`contributor` must be 1 to 256 bytes");
+    check(r#"{"id":"","contributor":"ada","text":"x"}"#, "`id` must be 1 to 256 bytes");
+    check(r#"{"id":"b","contributor":"a\nb","text":"x"}"#, "without control characters");
+    let named = |bytes: usize| {
+        let name = "n".repeat(bytes);
+        format!(r#"{{"id":"b","contributor":"{name}","text":"x"}}"#)
+    };
+    assert!(load(&named(256)).is_ok());
+    check(&named(257), "`contributor` must be 1 to 256 bytes");
+    let long = |bytes: usize| {
+        let text = " ".repeat(bytes - r#"{"id":"b","contributor":"bob","text":""}"#.len());
+        format!(r#"{{"id":"b","contributor":"bob","text":"{text}"}}"#)
+    };
+    check(&long((1 << 20) + 1), "1048577 bytes, more than 1048576");
+    assert!(load(&long(1 << 20)).is_ok());
     check(r#"{"id":"b","contributor":"ada"}"#, "neither");
     check(good, "the id `a` stands on line 1 already");
     assert!(load("\n").expect_err("empty").to_string().contains("no documents"));

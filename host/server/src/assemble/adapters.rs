@@ -36,7 +36,10 @@ pub(crate) struct AdapterParts {
 #[non_exhaustive]
 pub(crate) enum AdapterError {
     /// Requests would not find it.
-    #[error("an adapter can't be called {name:?}: that is the base model, `auto` or an agent")]
+    #[error(
+        "an adapter can't be called {name:?}: a name has no white space and no control characters, no \
+         empty part, `.` or `..` between its slashes, and is not the base model, `auto` or an agent"
+    )]
     NameTaken {
         /// The name.
         name: String,
@@ -139,7 +142,8 @@ impl Adapters {
         let started = std::time::Instant::now();
         let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let jsonl = path.join(CORPUS_FILE);
-        let corpus = match jsonl.exists() {
+        // A name that leads nowhere is a mistake to be told, not an adapter without a corpus.
+        let corpus = match jsonl.symlink_metadata().is_ok() {
             true => Some(load_corpus(&jsonl, &parts.corpus_dir, &parts.tokenizer)?),
             false => None,
         };

@@ -51,8 +51,10 @@ pub(crate) struct Parts {
 
 /// Whether a model of ours may be called so: not what the wire means by something else.
 pub(crate) fn is_free_name(name: &str) -> bool {
-    let plain = !name.is_empty() && !name.contains(char::is_control);
-    plain && name != "auto" && !name.starts_with("agent:")
+    let plain = |c: char| !(c.is_control() || c.is_whitespace());
+    // `/` is in many models' names; its parts must survive in a path.
+    let parts = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    parts && name.chars().all(plain) && name != "auto" && !name.starts_with("agent:")
 }
 
 /// Opens the ledger, which also keeps a second server out of the data directory.
@@ -208,4 +210,19 @@ fn folders_with(dir: &Path, file: &str) -> Result<Vec<std::path::PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_free_name;
+
+    #[test]
+    fn names_that_survive_in_a_path() {
+        for name in ["npc", "org/model-8b", "a.b", "v1.0", "ünï"] {
+            assert!(is_free_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a/../b", "/a", "a/", "a b", "a\nb", "auto", "agent:x", "a\0"] {
+            assert!(!is_free_name(name), "{name:?}");
+        }
+    }
 }

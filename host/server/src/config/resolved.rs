@@ -153,7 +153,9 @@ fn check_base_name(name: &str) -> Result<(), ConfigError> {
     if crate::assemble::is_free_name(name) {
         return Ok(());
     }
-    let expected = "a name without control characters that is not `auto` or `agent:...`".to_owned();
+    let expected =
+        "a name without white space and control characters that is not `auto` or `agent:...`"
+            .to_owned();
     Err(ConfigError::Value { key: "base_name", expected, got: name.to_owned() })
 }
 

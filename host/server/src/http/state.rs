@@ -40,6 +40,14 @@ pub(crate) struct PublicState {
 }
 
 impl PublicState {
+    /// Why no answer could be finished now, if none could: whoever probes is to restart the process.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        if !self.engine.is_alive() {
+            return Some("the engine has stopped");
+        }
+        self.ledger.is_poisoned().then_some("receipts can't be written any more")
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

@@ -105,6 +105,10 @@ async fn answer(
     if state.is_draining() {
         return Err(ApiError::unavailable("the server is draining"));
     }
+    // An answer without a receipt is none: better not to begin.
+    if let Some(fault) = state.fault() {
+        return Err(ApiError::unavailable(fault));
+    }
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let first = requests.first().ok_or_else(|| ApiError::invalid("no prompt was given"))?;
     let (id, n) = (first.id.clone(), first.n);

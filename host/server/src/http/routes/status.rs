@@ -11,10 +11,10 @@ use crate::http::state::PublicState;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// `GET /health`: whether the engine runs.
+/// `GET /health`: whether the engine runs and receipts can be written.
 pub(crate) async fn health(State(state): State<PublicState>) -> Result<Json<Value>, ApiError> {
-    if !state.engine.is_alive() {
-        return Err(ApiError::unavailable("the engine has stopped"));
+    if let Some(fault) = state.fault() {
+        return Err(ApiError::unavailable(fault));
     }
     Ok(Json(json!({ "status": "ok" })))
 }
