@@ -191,6 +191,35 @@ fn a_failed_write_poisons_the_writer() {
     assert!(matches!(later, Err(LedgerError::Poisoned { .. })), "{later:?}");
 }
 
+/// A sync that fails once is enough: later calls may succeed without what was lost.
+#[test]
+fn a_failed_sync_is_seen_by_whoever_asks() {
+    let disk = Disk::default();
+    let writer = writer(&disk, 1 << 20);
+    let index = Index {
+        places: RwLock::default(),
+        head: RwLock::new((0, Digest::ZERO)),
+        poisoned: AtomicBool::new(false),
+    };
+    // The header and its sync, one record; the record's sync fails.
+    disk.0.lock().expect("no panic while held").calls_left = Some(3);
+    let (jobs, receiver) = sync_channel(2);
+    let (told, outcomes) = sync_channel(2);
+    for id in ["a", "b"] {
+        let (told, disk) = (told.clone(), disk.clone());
+        let done: Done = Box::new(move |result: Result<Receipt, LedgerError>| {
+            disk.0.lock().expect("no panic while held").calls_left = None;
+            told.send(result.is_ok()).expect("the test waits");
+        });
+        jobs.send(Job { entry: entry(id), done }).expect("there is room");
+    }
+    drop(jobs);
+    run(writer, &receiver, &index, 1);
+    assert_eq!(outcomes.try_iter().collect::<Vec<_>>(), [false, false]);
+    assert!(index.poisoned.load(Ordering::Acquire));
+    assert!(index.places.read().expect("no panic while held").is_empty(), "nothing was published");
+}
+
 #[test]
 fn any_flipped_byte_before_the_last_group_is_found() {
     let disk = Disk::default();
