@@ -90,6 +90,7 @@ class Chat(unittest.TestCase):
         answer = self.ask(stop=stop)
         self.assertEqual(answer.choices[0].message.content, whole[: whole.index(stop)])
         self.assertEqual(answer.choices[0].finish_reason, "stop")
+        self.assertGreater(answer.usage.prompt_tokens_details.cached_tokens, 0)
         several = self.ask(stop=["\u2603", stop], stream=True)
         text = "".join(chunk.choices[0].delta.content or "" for chunk in several)
         self.assertEqual(text, whole[: whole.index(stop)])

@@ -1,5 +1,7 @@
 //! What the door sends to the thread.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,5 +22,7 @@ pub(crate) enum Command {
 pub(crate) struct Job {
     pub(crate) request: EngineRequest,
     pub(crate) sender: mpsc::Sender<EngineEvent>,
+    /// Told as soon as it is known.
+    pub(crate) cached_tokens: Arc<AtomicU32>,
     pub(crate) arrived: Instant,
 }

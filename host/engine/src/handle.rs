@@ -1,6 +1,6 @@
 //! The async door: requests in, events out, and nothing that could make the engine wait.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -120,9 +120,12 @@ impl EngineHandle {
         // Room for every event there can be: the engine never waits for a reader.
         let capacity = request.sampling.max_tokens as usize + EVENTS_BESIDES_TOKENS;
         let (sender, events) = mpsc::channel(capacity);
-        let job = Box::new(Job { request, sender, arrived: std::time::Instant::now() });
+        let cached_tokens = Arc::new(AtomicU32::new(0));
+        let told = Arc::clone(&cached_tokens);
+        let arrived = std::time::Instant::now();
+        let job = Box::new(Job { request, sender, cached_tokens: told, arrived });
         match self.commands.send(Command::Submit(job)) {
-            Ok(()) => Ok(OutputStream { events }),
+            Ok(()) => Ok(OutputStream { events, cached_tokens }),
             Err(_) => {
                 self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
                 Err(SubmitError::Stopped)

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use lora::Adapter;
@@ -32,13 +33,15 @@ pub(crate) struct Sequence {
     pub(crate) pending_logprob: Option<TokenLogprob>,
     prompt_logprobs_sent: bool,
     cached_tokens: Option<usize>,
+    /// Where the stream reads it.
+    told: Arc<AtomicU32>,
     cache_salt: String,
     sender: mpsc::Sender<EngineEvent>,
 }
 
 impl Sequence {
     pub(crate) fn new(job: Job, model: &ModelConfig) -> Self {
-        let Job { request, sender, arrived } = job;
+        let Job { request, sender, cached_tokens: told, arrived } = job;
         let mut end_tokens = request.sampling.stop_token_ids.clone();
         if !request.sampling.ignore_eos {
             end_tokens.extend_from_slice(&model.eos_token_ids);
@@ -56,6 +59,7 @@ impl Sequence {
             pending_logprob: None,
             prompt_logprobs_sent: false,
             cached_tokens: None,
+            told,
             cache_salt: request.cache_salt,
             sender,
         }
@@ -83,6 +87,7 @@ impl Sequence {
 
     pub(crate) fn start(&mut self, cached_tokens: usize) {
         self.cached_tokens = Some(cached_tokens);
+        self.told.store(count(cached_tokens), Ordering::Relaxed);
     }
 
     /// Whether nobody reads the stream any more.

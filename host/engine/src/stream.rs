@@ -1,6 +1,7 @@
 //! What is asked of the engine and what it answers, event by event.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use lora::Adapter;
 use request::{FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
@@ -49,9 +50,17 @@ pub enum EngineEvent {
 #[derive(Debug)]
 pub struct OutputStream {
     pub(crate) events: mpsc::Receiver<EngineEvent>,
+    pub(crate) cached_tokens: Arc<AtomicU32>,
 }
 
 impl OutputStream {
+    /// Prompt tokens that the prefix cache held, as far as is known: 0 until the sequence has started.
+    /// For readers who leave before the end tells.
+    #[must_use]
+    pub fn cached_tokens(&self) -> u32 {
+        self.cached_tokens.load(Ordering::Relaxed)
+    }
+
     /// The next event; `None` after the last, or if the engine's thread has ended.
     pub async fn next(&mut self) -> Option<EngineEvent> {
         self.events.recv().await

@@ -145,6 +145,7 @@ impl AgentCalls {
                     let pushed = stops.push(&piece);
                     text.push_str(&pushed.emit);
                     if pushed.stopped.is_some() {
+                        usage.cached_tokens = stream.cached_tokens();
                         break;
                     }
                 }

@@ -94,11 +94,12 @@ impl Choice {
         let mut tokens = Vec::new();
         let pieces = Pieces { tokenizer: &tokenizer, wanted: logprobs };
         let ended = drive(&mut stream, &mut progress, &mut tokens, &pieces, echo).await;
+        let cached_tokens = stream.cached_tokens();
         drop(stream);
         let counted = Usage {
             prompt_tokens,
             completion_tokens: u32::try_from(tokens.len()).unwrap_or(u32::MAX),
-            cached_tokens: 0,
+            cached_tokens,
         };
         let (reason, usage, error) = match ended {
             Ok(Ended::Engine(reason, usage)) => (reason, usage, None),
