@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kernels::{Pool, THREADS_MAX};
 use models::{CausalLm, KvCache};
 use scheduler::{Scheduler, SchedulerConfig};
 use tokio::sync::{mpsc, watch};
@@ -65,10 +66,7 @@ impl Engine {
         })?;
         let (blocks, size) = (config.kv_blocks, config.block_tokens);
         let kv = KvCache::new(model.config(), blocks, size, model.device())?;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.threads.max(1))
-            .thread_name(|index| format!("compute-{index}"))
-            .build()
+        let mut pool = Pool::new(config.threads.clamp(1, THREADS_MAX))
             .map_err(|error| EngineError::Threads { reason: error.to_string() })?;
         let shared = Arc::new(Shared {
             waiting: AtomicUsize::new(0),

@@ -5,10 +5,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use kernels::{
-    AttentionShape, KvBlocks, KvGeometry, LoraPair, LoraSegment, PackedLinear, PackedLinearQ8,
-    PagedPlan, PagedSpan, WeightBytes, lora_expand, lora_shrink, paged_attention,
+    AttentionShape, KvBlocks, KvGeometry, LoraPair, LoraSegment, PackedLinear, PagedPlan,
+    PagedSpan, Pool, WeightBytes, WeightFormat, lora_expand, lora_shrink, paged_attention,
 };
 
 /// Best time of several runs.
@@ -39,39 +39,41 @@ fn tensor(rows: usize, width: usize) -> Tensor {
 }
 
 fn linear() {
-    println!("linear: rows inputs outputs, ms, GFLOP/s, GB/s of weights");
-    for (inputs, outputs) in [(768, 2048), (2048, 2048), (2048, 8192), (8192, 2048)] {
-        let bytes: Vec<u8> =
-            floats(inputs * outputs).iter().flat_map(|v| v.to_le_bytes()).collect();
-        let weight = WeightBytes::new(&bytes, DType::F32, outputs, inputs).expect("whole");
-        let linear = PackedLinear::pack(weight, None, &Device::Cpu).expect("packs");
-        for rows in [1, 2, 4, 8, 16, 32, 128, 512] {
-            let x = tensor(rows, inputs);
-            let time = best(|| drop(black_box(linear.forward(&x).expect("fits")))).as_secs_f64();
-            let flops = 2.0 * (rows * inputs * outputs) as f64 / time / 1e9;
-            let bandwidth = (inputs * outputs * 4) as f64 / time / 1e9;
-            let ms = time * 1e3;
-            println!("  {rows:4} {inputs:5} {outputs:5} {ms:9.3} {flops:8.1} {bandwidth:7.1}");
+    for format in [
+        WeightFormat::F32,
+        WeightFormat::F16,
+        WeightFormat::Q8_0,
+        WeightFormat::Q6K,
+        WeightFormat::Q4K,
+        WeightFormat::Q4_0,
+    ] {
+        println!("linear in {format:?}: rows inputs outputs, ms, GOP/s, GB/s of weights");
+        for (inputs, outputs) in [(768, 2048), (2048, 8192), (8192, 2048)] {
+            let linear = packed(format, inputs, outputs);
+            for rows in [1, 2, 4, 8, 16, 32, 128, 512] {
+                let x = tensor(rows, inputs);
+                let run = || drop(black_box(linear.forward(&x).expect("fits")));
+                let time = best(run).as_secs_f64();
+                let ops = 2.0 * (rows * inputs * outputs) as f64 / time / 1e9;
+                let bandwidth = linear.bytes() as f64 / time / 1e9;
+                let ms = time * 1e3;
+                println!("  {rows:4} {inputs:5} {outputs:5} {ms:9.3} {ops:8.1} {bandwidth:7.1}");
+            }
         }
     }
 }
 
-fn linear_q8() {
-    println!("linear of eight-bit blocks: rows inputs outputs, ms, GOP/s, GB/s of weights");
-    for (inputs, outputs) in [(768, 2048), (2048, 2048), (2048, 8192), (8192, 2048)] {
-        let bytes: Vec<u8> =
-            floats(inputs * outputs).iter().flat_map(|v| v.to_le_bytes()).collect();
-        let weight = WeightBytes::new(&bytes, DType::F32, outputs, inputs).expect("whole");
-        let linear = PackedLinearQ8::pack(weight, None, &Device::Cpu).expect("packs");
-        for rows in [1, 2, 4, 8, 16, 32, 128, 512] {
-            let x = tensor(rows, inputs);
-            let time = best(|| drop(black_box(linear.forward(&x).expect("fits")))).as_secs_f64();
-            let ops = 2.0 * (rows * inputs * outputs) as f64 / time / 1e9;
-            let bandwidth = linear.bytes() as f64 / time / 1e9;
-            let ms = time * 1e3;
-            println!("  {rows:4} {inputs:5} {outputs:5} {ms:9.3} {ops:8.1} {bandwidth:7.1}");
+fn packed(format: WeightFormat, inputs: usize, outputs: usize) -> PackedLinear {
+    let values = floats(inputs * outputs);
+    let source = if format == WeightFormat::F16 { WeightFormat::F16 } else { WeightFormat::F32 };
+    let bytes: Vec<u8> = match source {
+        WeightFormat::F16 => {
+            values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect()
         }
-    }
+        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    };
+    let weight = WeightBytes::new(&bytes, source, outputs, inputs).expect("whole");
+    PackedLinear::pack(weight, None, Some(format), &Device::Cpu).expect("packs")
 }
 
 fn attention() {
@@ -95,10 +97,14 @@ fn attention() {
 fn lora() {
     println!("lora of 2048 by 2048, distinct adapters: segments rows rank, shrink ms, expand ms");
     for (count, rows, rank) in [(1, 1, 16), (8, 1, 16), (32, 1, 16), (8, 64, 16), (8, 1, 64)] {
-        let (a, b) = (floats(rank * 2048), floats(2048 * rank));
-        let pairs: Vec<LoraPair> = (0..count)
-            .map(|_| LoraPair::new(&a, &b, (rank, 2048, 2048), 1.0).expect("sizes fit"))
+        let bytes: Vec<u8> = floats(rank * 2048)
+            .iter()
+            .flat_map(|v| half::f16::from_f32(*v).to_le_bytes())
             .collect();
+        let half = |rows, columns| WeightBytes::new(&bytes, WeightFormat::F16, rows, columns);
+        let (a, b) = (half(rank, 2048).expect("whole"), half(2048, rank).expect("whole"));
+        let pairs: Vec<LoraPair> =
+            (0..count).map(|_| LoraPair::new(&a, &b, 1.0).expect("sizes fit")).collect();
         let segments: Vec<_> = pairs
             .iter()
             .enumerate()
@@ -116,9 +122,12 @@ fn lora() {
 }
 
 fn main() {
-    println!("{:?}, {} threads", kernels::dispatch::level(), rayon::current_num_threads());
-    linear();
-    linear_q8();
-    attention();
-    lora();
+    // Cargo adds `--bench`; a number is the number of threads.
+    let threads = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(2);
+    println!("{:?}, {threads} threads", kernels::dispatch::level());
+    Pool::new(threads).expect("threads").install(|| {
+        linear();
+        attention();
+        lora();
+    });
 }

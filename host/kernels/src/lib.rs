@@ -11,22 +11,26 @@
 mod aligned;
 mod cuda_disabled;
 pub mod dispatch;
+mod elements;
 mod error;
+mod ggml;
 pub mod ops;
+mod pool;
 mod simd;
 mod tensor;
+mod weight;
 
 use cuda_disabled as cuda;
 
 pub use error::KernelError;
 pub use ops::embedding::Embedding;
 pub use ops::kv_write::{KvBlocks, KvGeometry, PagedPlan, PagedSpan, kv_write};
-pub use ops::linear::PackedLinear;
-pub use ops::linear_q8::PackedLinearQ8;
+pub use ops::linear::{GroupMember, LinearInput, PackedLinear, linear_group};
 pub use ops::lora_expand::lora_expand;
 pub use ops::lora_shrink::{LoraPair, LoraSegment, lora_shrink};
 pub use ops::paged_attention::{AttentionShape, paged_attention};
 pub use ops::rms_norm::rms_norm;
 pub use ops::rope::{RopeAngles, RopeConfig, RopeScaling, RopeTable, rope};
 pub use ops::silu_mul::silu_mul;
-pub use tensor::WeightBytes;
+pub use pool::{Pool, THREADS_MAX};
+pub use weight::{WeightBytes, WeightFormat};

@@ -4,7 +4,6 @@ use std::ops::Deref;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Layout, Shape, Storage, Tensor};
-use half::{bf16, f16};
 
 use crate::KernelError;
 
@@ -96,94 +95,6 @@ pub(crate) fn shape_error(
 /// A tensor on the CPU that owns `values`.
 pub(crate) fn from_host(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor, KernelError> {
     Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
-}
-
-/// A matrix as it lies in a file: row-major, little-endian, of any alignment.
-#[derive(Clone, Copy, Debug)]
-pub struct WeightBytes<'a> {
-    bytes: &'a [u8],
-    dtype: DType,
-    rows: usize,
-    columns: usize,
-}
-
-impl<'a> WeightBytes<'a> {
-    /// A view of `bytes` as `[rows, columns]` of f32, f16 or bf16.
-    ///
-    /// # Errors
-    /// Another dtype, or a length that is not `rows * columns` elements.
-    pub fn new(
-        bytes: &'a [u8],
-        dtype: DType,
-        rows: usize,
-        columns: usize,
-    ) -> Result<Self, KernelError> {
-        const OP: &str = "weight";
-        if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-            return Err(KernelError::Dtype { op: OP, operand: "bytes", found: dtype });
-        }
-        let expected = rows
-            .checked_mul(columns)
-            .and_then(|elements| elements.checked_mul(dtype.size_in_bytes()))
-            .ok_or(KernelError::Size { op: OP, what: "rows * columns" })?;
-        if bytes.len() != expected {
-            return Err(shape_error(OP, "bytes", &[expected], &[bytes.len()]));
-        }
-        Ok(Self { bytes, dtype, rows, columns })
-    }
-
-    pub(crate) fn bytes(&self) -> &'a [u8] {
-        self.bytes
-    }
-
-    pub(crate) fn dtype(&self) -> DType {
-        self.dtype
-    }
-
-    /// Rows of the matrix.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Columns of the matrix.
-    #[must_use]
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// Writes row `index` to `target`, which holds `columns` floats. Widening is exact.
-    ///
-    /// # Panics
-    /// If `index` is not a row or `target` has another length.
-    pub fn read_row(&self, index: usize, target: &mut [f32]) {
-        assert_eq!(target.len(), self.columns, "a row of the matrix");
-        let width = self.columns * self.dtype.size_in_bytes();
-        let row = &self.bytes[index * width..(index + 1) * width];
-        match self.dtype {
-            DType::F32 => fill(target, row, f32::from_le_bytes),
-            DType::F16 => fill(target, row, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            DType::BF16 => fill(target, row, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-            other => unreachable!("`new` refused {other:?}"),
-        }
-    }
-
-    /// All elements as floats.
-    #[must_use]
-    pub fn to_floats(&self) -> Vec<f32> {
-        let mut floats = vec![0.0; self.rows * self.columns];
-        for (index, row) in floats.chunks_exact_mut(self.columns.max(1)).enumerate() {
-            self.read_row(index, row);
-        }
-        floats
-    }
-}
-
-fn fill<const N: usize>(target: &mut [f32], bytes: &[u8], read: impl Fn([u8; N]) -> f32) {
-    let (elements, _) = bytes.as_chunks::<N>();
-    for (value, element) in target.iter_mut().zip(elements) {
-        *value = read(*element);
-    }
 }
 
 /// The floats of a contiguous f32 tensor, inside an in-place op.

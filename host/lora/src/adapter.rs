@@ -40,10 +40,12 @@ impl Adapter {
     ) -> Result<Self, LoraError> {
         let config = PeftConfig::from_dir(dir)?;
         let targets = config.targets(shape)?;
+        // The widest that a file may have.
+        let width = size_of::<f32>();
         let bytes = targets.iter().try_fold(0_u64, |sum, target| {
             let module = &shape.modules[target.module];
-            let pair = LoraPair::bytes_for(target.rank, module.in_features, module.out_features)?;
-            sum.checked_add(pair)
+            let sizes = (target.rank, module.in_features, module.out_features);
+            sum.checked_add(LoraPair::bytes_for(sizes, width)?)
         });
         let bytes = bytes.ok_or_else(|| config.invalid("r", "the weights can't be addressed"))?;
         let reservation = reserve(bytes)?;

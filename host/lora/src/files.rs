@@ -7,8 +7,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
-use kernels::{LoraPair, WeightBytes};
+use kernels::{LoraPair, WeightBytes, WeightFormat};
 use request::{AdapterGeneration, Digest};
 use safetensors::{Dtype, SafeTensors};
 
@@ -56,9 +55,9 @@ pub(crate) fn load(
     for target in targets {
         let module = &shape.modules[target.module];
         let (rank, inputs, outputs) = (target.rank, module.in_features, module.out_features);
-        let a = source.floats(&tensor_name(&module.path, 'A'), [rank, inputs])?;
-        let b = source.floats(&tensor_name(&module.path, 'B'), [outputs, rank])?;
-        let pair = LoraPair::new(&a, &b, (rank, inputs, outputs), target.scale)?;
+        let a = source.weight(&tensor_name(&module.path, 'A'), [rank, inputs])?;
+        let b = source.weight(&tensor_name(&module.path, 'B'), [outputs, rank])?;
+        let pair = LoraPair::new(&a, &b, target.scale)?;
         modules[target.module] = Some(pair);
     }
     Ok(Loaded { generation: identity(shape, targets, &source, &names)?, modules })
@@ -127,14 +126,14 @@ struct Source<'a> {
     file: SafeTensors<'a>,
 }
 
-impl Source<'_> {
-    fn tensor(&self, name: &str) -> Result<safetensors::tensor::TensorView<'_>, LoraError> {
+impl<'a> Source<'a> {
+    fn tensor(&self, name: &str) -> Result<safetensors::tensor::TensorView<'a>, LoraError> {
         let missing =
             |_| LoraError::TensorMissing { name: name.to_owned(), path: self.path.clone() };
         self.file.tensor(name).map_err(missing)
     }
 
-    fn floats(&self, name: &str, expected: [usize; 2]) -> Result<Vec<f32>, LoraError> {
+    fn weight(&self, name: &str, expected: [usize; 2]) -> Result<WeightBytes<'a>, LoraError> {
         let tensor = self.tensor(name)?;
         if tensor.shape() != expected {
             return Err(LoraError::TensorShape {
@@ -144,10 +143,10 @@ impl Source<'_> {
                 found: tensor.shape().to_vec(),
             });
         }
-        let dtype = match tensor.dtype() {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
+        let format = match tensor.dtype() {
+            Dtype::F32 => WeightFormat::F32,
+            Dtype::F16 => WeightFormat::F16,
+            Dtype::BF16 => WeightFormat::Bf16,
             other => {
                 return Err(LoraError::TensorDtype {
                     name: name.to_owned(),
@@ -156,7 +155,7 @@ impl Source<'_> {
                 });
             }
         };
-        Ok(WeightBytes::new(tensor.data(), dtype, expected[0], expected[1])?.to_floats())
+        Ok(WeightBytes::new(tensor.data(), format, expected[0], expected[1])?)
     }
 }
 

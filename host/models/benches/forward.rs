@@ -1,8 +1,10 @@
-//! Tokens per second of a Llama of a hundred million random weights: prefill, and decode of 1, 8 and
-//! 32 sequences without adapters, with one for all and with one each.
+//! Tokens per second of a Llama of random weights: prefill, and decode of 1, 8 and 32 sequences without
+//! adapters, with one for all and with one each; beside them the share of the memory's bandwidth that
+//! one sequence's decoding uses.
 //!
-//! `cargo bench -p models` writes a checkpoint of 200 MB to a temporary directory; it asserts
-//! nothing.
+//! `cargo bench -p models -- [tiny|1b] [threads] [f16|q8_0|q6_k|q4_k|q4_0]... [decode-8]...`
+//! writes a checkpoint (200 MB,
+//! 2.5 GB) to a temporary directory; it asserts nothing.
 
 use std::fs;
 use std::path::Path;
@@ -10,24 +12,33 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Device;
+use kernels::Pool;
 use lora::Adapter;
-use models::{CausalLm, ForwardBatch, KvCache, LoadOptions, ModelConfig, SequenceSpan};
+use models::{
+    CausalLm, ForwardBatch, KvCache, LoadOptions, ModelConfig, Quantization, SequenceSpan,
+};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 const BLOCK_TOKENS: usize = 16;
 const CONTEXT: usize = 256;
-const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 768,
+/// Bytes that the memory's bandwidth is measured on, more than any cache holds.
+const BANDWIDTH_BYTES: usize = 512 << 20;
+const TINY: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 768,
     "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4,
     "intermediate_size": 2048, "vocab_size": 32000, "max_position_embeddings": 4096,
     "tie_word_embeddings": true}"#;
+const BILLION: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 2048,
+    "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+    "intermediate_size": 8192, "vocab_size": 128256, "max_position_embeddings": 4096,
+    "tie_word_embeddings": true}"#;
 
-/// Random bf16 within about ±0.05.
+/// Random f16 within about ±0.06.
 fn random(count: usize, state: &mut u32) -> Vec<u8> {
     let next = |_| {
         *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Exponents 0x79 and 0x7a, any sign, any fraction.
-        let bits = ((*state >> 16) & 0x80ff) as u16 | 0x3c80;
+        // Exponents 9 and 10 of 31, any sign, any fraction.
+        let bits = ((*state >> 16) & 0x87ff) as u16 | 0x2400;
         bits.to_le_bytes()
     };
     (0..count).flat_map(next).collect()
@@ -39,14 +50,14 @@ fn write(path: &Path, tensors: &[(String, Vec<usize>)], state: &mut u32) {
         .map(|(name, shape)| (name, shape, random(shape.iter().product(), state)))
         .collect();
     let views = data.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(Dtype::BF16, (*shape).clone(), bytes).expect("whole");
+        let view = TensorView::new(Dtype::F16, (*shape).clone(), bytes).expect("whole");
         (name.as_str(), view)
     });
     fs::write(path, safetensors::serialize(views, None).expect("serialises")).expect("writes");
 }
 
-fn write_model(dir: &Path, state: &mut u32) {
-    fs::write(dir.join("config.json"), CONFIG).expect("writes");
+fn write_model(dir: &Path, config: &str, state: &mut u32) {
+    fs::write(dir.join("config.json"), config).expect("writes");
     let config = ModelConfig::from_dir(dir).expect("is supported");
     let hidden = config.hidden_size;
     let mut tensors = vec![("model.norm.weight".to_owned(), vec![hidden])];
@@ -105,41 +116,102 @@ fn batch(sequences: usize, rows: usize, context_len: usize) -> ForwardBatch {
 /// Best tokens per second of several runs.
 fn rate(model: &mut dyn CausalLm, kv: &mut KvCache, batch: &ForwardBatch) -> f64 {
     let mut best = f64::MAX;
-    for _ in 0..12 {
+    let begin = Instant::now();
+    let mut runs = 0;
+    while runs < 4 || begin.elapsed().as_secs_f64() < 1.0 {
         let start = Instant::now();
         model.forward(batch, kv).expect("the batch is whole");
         best = best.min(start.elapsed().as_secs_f64());
+        runs += 1;
     }
     batch.tokens.len() as f64 / best
 }
 
-fn main() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut state = 1;
-    write_model(dir.path(), &mut state);
+/// Bytes per second that `threads` threads read, best of several runs.
+fn bandwidth(threads: usize) -> f64 {
+    let words = vec![1_u64; BANDWIDTH_BYTES / 8];
+    let read = |words: &[u64]| {
+        let mut sums = [0_u64; 32];
+        for words in words.as_chunks::<32>().0 {
+            sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+        }
+        std::hint::black_box(sums);
+    };
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for words in words.chunks(words.len().div_ceil(threads)) {
+                scope.spawn(move || read(words));
+            }
+        });
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    BANDWIDTH_BYTES as f64 / best
+}
+
+fn measure(
+    (dir, adapters): (&Path, &[Arc<Adapter>]),
+    format: &str,
+    threads: usize,
+    cases: &[String],
+) {
+    let quantization = match format {
+        "q8_0" => Some(Quantization::Q8_0),
+        "q6_k" => Some(Quantization::Q6K),
+        "q4_k" => Some(Quantization::Q4K),
+        "q4_0" => Some(Quantization::Q4_0),
+        _ => None,
+    };
+    let options = LoadOptions { quantization, ..LoadOptions::default() };
     let start = Instant::now();
-    let mut model = models::load(dir.path(), &LoadOptions::default()).expect("loads");
+    let mut model = models::load(dir, &options).expect("loads");
     let megabytes = model.weights_bytes() >> 20;
-    println!("loaded {megabytes} MiB in {:.2} s", start.elapsed().as_secs_f64());
-    let config = model.config().clone();
-    let adapters: Vec<_> = (0..32)
-        .map(|index| write_adapter(&dir.path().join(index.to_string()), &config, &mut state))
-        .collect();
+    println!("{format}: {megabytes} MiB, loaded in {:.2} s", start.elapsed().as_secs_f64());
     let blocks = 32 * CONTEXT.div_ceil(BLOCK_TOKENS);
-    let mut kv = KvCache::new(&config, blocks, BLOCK_TOKENS, &Device::Cpu).expect("allocates");
-    println!(
-        "{} threads, tok/s: base, one adapter, distinct adapters",
-        rayon::current_num_threads()
-    );
+    let mut kv = KvCache::new(model.config(), blocks, BLOCK_TOKENS, &Device::Cpu).expect("fits");
+    let bandwidth = bandwidth(threads);
+    println!("  tok/s           base  one adapter  distinct    weights' share of the bandwidth");
     for (name, sequences, rows) in
-        [("prefill 256", 1, CONTEXT), ("decode 1", 1, 1), ("decode 8", 8, 1), ("decode 32", 32, 1)]
+        [("prefill-256", 1, CONTEXT), ("decode-1", 1, 1), ("decode-8", 8, 1), ("decode-32", 32, 1)]
     {
+        let is_case = |a: &str| a.starts_with("prefill") || a.starts_with("decode");
+        if cases.iter().any(|a| is_case(a)) && !cases.iter().any(|a| a == name) {
+            continue;
+        }
         let mut batch = batch(sequences, rows, CONTEXT);
         let base = rate(&mut *model, &mut kv, &batch);
         batch.adapters = vec![Some(Arc::clone(&adapters[0])); sequences];
         let one = rate(&mut *model, &mut kv, &batch);
         batch.adapters = adapters[..sequences].iter().cloned().map(Some).collect();
         let distinct = rate(&mut *model, &mut kv, &batch);
-        println!("  {name:12} {base:8.0} {one:8.0} {distinct:8.0}");
+        let steps = base / (sequences * rows) as f64;
+        let share = 100.0 * steps * model.weights_bytes() as f64 / bandwidth;
+        println!("  {name:12} {base:8.1}     {one:8.1}  {distinct:8.1}    {share:5.1} %");
     }
+}
+
+fn main() {
+    // Cargo adds `--bench`.
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let config = if arguments.iter().any(|a| a == "1b") { BILLION } else { TINY };
+    let threads = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(2);
+    let formats = ["f16", "q8_0", "q6_k", "q4_k", "q4_0"];
+    let named = |format: &&str| arguments.iter().any(|a| a == *format);
+    let some = formats.iter().any(|format| named(format));
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut state = 1;
+    write_model(dir.path(), config, &mut state);
+    let config = ModelConfig::from_dir(dir.path()).expect("was just written");
+    let adapters: Vec<_> = (0..32)
+        .map(|index| write_adapter(&dir.path().join(index.to_string()), &config, &mut state))
+        .collect();
+    println!("{threads} threads, {:.1} GB/s of memory read", bandwidth(threads) / 1e9);
+    let mut pool = Pool::new(threads).expect("threads");
+    pool.install(|| {
+        for format in formats.into_iter().filter(|format| !some || named(format)) {
+            measure((dir.path(), &adapters), format, threads, &arguments);
+        }
+    });
 }

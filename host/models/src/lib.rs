@@ -20,6 +20,7 @@ pub mod registry;
 pub mod weights;
 
 use candle_core::{Device, Tensor};
+use kernels::WeightFormat;
 
 pub use batch::{BatchLimits, ForwardBatch, SequenceSpan};
 pub use config::ModelConfig;
@@ -27,13 +28,40 @@ pub use error::{BatchError, ModelError};
 pub use kv_cache::KvCache;
 pub use registry::{Architecture, load};
 
-/// What weights of linear layers are rounded to when they are loaded. Embeddings, norms and a head that
-/// is the embedding stay as they are; so do adapters.
+/// What weights of linear layers are rounded to when they are loaded. Norms stay as they are, and so do
+/// an embedding of its own and adapters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Quantization {
-    /// Blocks of 32 inputs in eight bits with one f16 scale, as GGML has it: 8.5 bits a weight.
+    /// Eight bits: 8.5 bits a weight.
     Q8_0,
+    /// Six bits: 6.5625 bits a weight.
+    Q6K,
+    /// Four bits with scales and minima: 4.625 bits a weight.
+    Q4K,
+    /// Four bits with scales: 4.5 bits a weight.
+    Q4_0,
+}
+
+impl Quantization {
+    /// Format of the layers.
+    pub(crate) fn of_layers(self) -> WeightFormat {
+        match self {
+            Self::Q8_0 => WeightFormat::Q8_0,
+            Self::Q6K => WeightFormat::Q6K,
+            Self::Q4K => WeightFormat::Q4K,
+            Self::Q4_0 => WeightFormat::Q4_0,
+        }
+    }
+
+    /// Format of the head, which may be the embedding too. It takes most harm from four bits, so it gets
+    /// six, as GGML's own quantizer does it.
+    pub(crate) fn of_head(self) -> WeightFormat {
+        match self {
+            Self::Q8_0 => WeightFormat::Q8_0,
+            Self::Q6K | Self::Q4K | Self::Q4_0 => WeightFormat::Q6K,
+        }
+    }
 }
 
 /// How to load a model.
@@ -63,7 +91,8 @@ pub trait CausalLm: Send {
     fn weights_bytes(&self) -> u64;
 
     /// Runs all rows of `batch`, writes their keys and values to `kv`, and returns the logits of
-    /// `batch.logits_rows`, f32 `[logits_rows, vocab_size]`. Runs in the current rayon pool.
+    /// `batch.logits_rows`, f32 `[logits_rows, vocab_size]`. Runs over the
+    /// installed [`kernels::Pool`].
     ///
     /// # Errors
     /// An inconsistent batch, before anything is computed or written.

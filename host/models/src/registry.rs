@@ -56,8 +56,8 @@ impl fmt::Display for Architecture {
 }
 
 /// Loads the model of a Hugging Face directory (`config.json`, `generation_config.json` where there
-/// is one, `model.safetensors` or `model.safetensors.index.json` with its shards). Packs in the
-/// current rayon pool.
+/// is one, `model.safetensors` or `model.safetensors.index.json` with its shards). Packs on
+/// all processors.
 ///
 /// # Errors
 /// A file that can't be read or is torn, a configuration that is not supported, a tensor that is

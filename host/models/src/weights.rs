@@ -10,8 +10,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
-use kernels::WeightBytes;
+use kernels::{WeightBytes, WeightFormat};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -137,10 +136,10 @@ impl Weights {
                 found: entry.shape.clone(),
             });
         }
-        let dtype = match entry.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
+        let format = match entry.dtype {
+            Dtype::F32 => WeightFormat::F32,
+            Dtype::F16 => WeightFormat::F16,
+            Dtype::BF16 => WeightFormat::Bf16,
             other => {
                 return Err(ModelError::TensorDtype {
                     name: name.to_owned(),
@@ -151,7 +150,7 @@ impl Weights {
         };
         let columns = shape.last().copied().unwrap_or(1);
         let rows = shape.iter().rev().skip(1).product();
-        Ok(WeightBytes::new(&shard.map[entry.bytes.clone()], dtype, rows, columns)?)
+        Ok(WeightBytes::new(&shard.map[entry.bytes.clone()], format, rows, columns)?)
     }
 
     /// A vector as floats.

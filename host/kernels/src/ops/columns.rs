@@ -1,13 +1,16 @@
-//! The output of a matrix product, cut into tiles of rows by panels of sixteen columns that tasks
+//! The outputs of matrix products, cut into tiles of rows by panels of sixteen columns that tasks
 //! write at the same time. The cut changes no bit: each element is written by one task alone.
-
-use rayon::prelude::*;
 
 use super::PARALLEL_WORK_MIN;
 use crate::aligned::LANES;
+use crate::pool::{Parts, for_tasks, threads};
 
-/// Panels per task; a multiple of every tile width.
-const TASK_PANELS: usize = 8;
+/// Most panels per task. A task's weights stay in the second cache while its rows pass.
+const TASK_PANELS_MAX: usize = 8;
+/// Fewest panels per task; a multiple of every tile width, as the most are.
+const TASK_PANELS_MIN: usize = 4;
+/// Tasks per thread that are aimed for: the last one to end should not be waited for long.
+const TASKS_PER_THREAD: usize = 8;
 /// Rows per task; a multiple of every tile height but the tails.
 const TASK_ROWS: usize = 96;
 
@@ -24,7 +27,7 @@ pub(crate) struct Tile {
     pub(crate) rows: usize,
 }
 
-/// The part of the output that one task writes: some rows, some columns.
+/// The part of an output that one task writes: some rows, some columns.
 pub(crate) struct Columns<'a> {
     /// First element of the part.
     first: *mut f32,
@@ -47,57 +50,136 @@ impl Columns<'_> {
         // inside the output, and no other `Columns` covers these columns of these rows.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride + start), len) }
     }
-}
 
-/// Base address of an output that tasks write disjoint parts of.
-#[derive(Clone, Copy)]
-struct Base(*mut f32);
-
-// SAFETY: tasks write disjoint parts only, see `for_tiles`.
-unsafe impl Send for Base {}
-// SAFETY: as above.
-unsafe impl Sync for Base {}
-
-impl Base {
-    fn get(self) -> *mut f32 {
-        self.0
+    /// Panels that begin in the part.
+    pub(crate) fn panels(&self) -> usize {
+        self.columns.div_ceil(LANES)
     }
 }
 
-/// Runs `task` for tiles that cover `out`, `[rows, width]`, once; `depth` is the number of inputs, for
-/// the choice between one thread and many.
+/// An output, `[rows, width]`, that tasks will write.
+pub(crate) struct Output<'a> {
+    /// Its elements.
+    pub(crate) floats: &'a mut [f32],
+    /// Elements of a row.
+    pub(crate) width: usize,
+}
+
+/// Runs `task` for tiles that cover `outputs` once, all of them `rows` high; the first argument says
+/// which output. `depth` is the number of inputs, for the choice between one thread and many.
 ///
 /// # Panics
-/// If `out` has another length.
+/// If an output has another length.
 pub(crate) fn for_tiles(
-    out: &mut [f32],
-    (rows, width): (usize, usize),
+    outputs: &mut [Output<'_>],
+    rows: usize,
     depth: usize,
-    task: impl Fn(Tile, &mut Columns<'_>) + Sync,
+    task: impl Fn(usize, Tile, &mut Columns<'_>) + Sync,
 ) {
-    assert_eq!(out.len(), rows * width);
+    let widths: Vec<usize> = outputs.iter().map(|output| output.width).collect();
+    let parts: Vec<Parts<'_, f32>> = outputs
+        .iter_mut()
+        .map(|output| {
+            assert_eq!(output.floats.len(), rows * output.width);
+            Parts::of(output.floats)
+        })
+        .collect();
+    let run = |output: usize, tile: Tile| {
+        let width = widths[output];
+        let columns = (tile.panels * LANES).min(width - tile.panel * LANES);
+        let first = parts[output].at(tile.row * width + tile.panel * LANES);
+        let lifetime = std::marker::PhantomData;
+        // Tiles cover disjoint ranges of rows and panels, so no element is in two `Columns`.
+        let mut columns = Columns { first, stride: width, rows: tile.rows, columns, lifetime };
+        task(output, tile, &mut columns);
+    };
+    let width: usize = widths.iter().sum();
     if rows == 0 || width == 0 {
         return;
     }
-    let panels = width.div_ceil(LANES);
-    let base = Base(out.as_mut_ptr());
-    let run = |tile: Tile| {
-        let columns = (tile.panels * LANES).min(width - tile.panel * LANES);
-        // SAFETY: the first row and column of the tile lie inside the output. Tiles cover disjoint
-        // ranges of rows and panels, so no element is in two `Columns`.
-        let first = unsafe { base.get().add(tile.row * width + tile.panel * LANES) };
-        let lifetime = std::marker::PhantomData;
-        let mut columns = Columns { first, stride: width, rows: tile.rows, columns, lifetime };
-        task(tile, &mut columns);
-    };
     if rows * depth * width <= PARALLEL_WORK_MIN {
-        return run(Tile { panel: 0, panels, row: 0, rows });
+        for (output, width) in widths.iter().enumerate().filter(|(_, width)| **width > 0) {
+            run(output, Tile { panel: 0, panels: width.div_ceil(LANES), row: 0, rows });
+        }
+        return;
     }
-    let (panel_tasks, row_tasks) = (panels.div_ceil(TASK_PANELS), rows.div_ceil(TASK_ROWS));
-    (0..panel_tasks * row_tasks).into_par_iter().with_max_len(1).for_each(|index| {
-        let panel = index / row_tasks * TASK_PANELS;
-        let row = index % row_tasks * TASK_ROWS;
-        let (panels, rows) = (TASK_PANELS.min(panels - panel), TASK_ROWS.min(rows - row));
-        run(Tile { panel, panels, row, rows });
+    let cut = Cut::new(&widths, rows);
+    for_tasks(cut.tasks(), |index| {
+        let (output, tile) = cut.tile(index);
+        run(output, tile);
     });
+}
+
+/// How outputs are cut: panels first, so that tasks that follow each other share weights.
+struct Cut {
+    /// Per output its panels and the index of its first task; at the end the number of tasks.
+    firsts: Vec<(usize, usize)>,
+    rows: usize,
+    row_tasks: usize,
+    task_panels: usize,
+}
+
+impl Cut {
+    fn new(widths: &[usize], rows: usize) -> Self {
+        let panels: usize = widths.iter().map(|width| width.div_ceil(LANES)).sum();
+        let row_tasks = rows.div_ceil(TASK_ROWS);
+        let few = panels * row_tasks < TASK_PANELS_MAX * threads() * TASKS_PER_THREAD;
+        let task_panels = if few { TASK_PANELS_MIN } else { TASK_PANELS_MAX };
+        let mut firsts = Vec::with_capacity(widths.len() + 1);
+        let mut tasks = 0;
+        for width in widths {
+            let panels = width.div_ceil(LANES);
+            firsts.push((panels, tasks));
+            tasks += panels.div_ceil(task_panels) * row_tasks;
+        }
+        firsts.push((0, tasks));
+        Self { firsts, rows, row_tasks, task_panels }
+    }
+
+    fn tasks(&self) -> usize {
+        self.firsts.last().map_or(0, |(_, tasks)| *tasks)
+    }
+
+    fn tile(&self, index: usize) -> (usize, Tile) {
+        let output = self.firsts.partition_point(|(_, first)| *first <= index) - 1;
+        let (panels, first) = self.firsts[output];
+        let index = index - first;
+        let panel = index / self.row_tasks * self.task_panels;
+        let row = index % self.row_tasks * TASK_ROWS;
+        let panels = self.task_panels.min(panels - panel);
+        (output, Tile { panel, panels, row, rows: TASK_ROWS.min(self.rows - row) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Pool;
+
+    #[test]
+    fn tiles_cover_every_element_once() {
+        let mut pool = Pool::new(3).unwrap();
+        for (rows, widths) in
+            [(1, vec![1000, 16, 17]), (97, vec![129]), (200, vec![5, 300]), (1, vec![9000, 0, 1])]
+        {
+            let mut floats: Vec<Vec<f32>> =
+                widths.iter().map(|width| vec![0.0; rows * width]).collect();
+            let mut outputs: Vec<Output<'_>> = floats
+                .iter_mut()
+                .zip(&widths)
+                .map(|(floats, width)| Output { floats, width: *width })
+                .collect();
+            let add = |_: usize, tile: Tile, columns: &mut Columns<'_>| {
+                assert_eq!(columns.panels(), tile.panels);
+                for row in 0..tile.rows {
+                    for panel in 0..tile.panels {
+                        columns.lanes(row, panel).iter_mut().for_each(|value| *value += 1.0);
+                    }
+                }
+            };
+            for_tiles(&mut outputs, rows, 1, add);
+            pool.install(|| for_tiles(&mut outputs, rows, 1 << 16, add));
+            assert!(floats.iter().flatten().all(|value| *value == 2.0));
+        }
+    }
 }

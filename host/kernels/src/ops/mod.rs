@@ -5,7 +5,6 @@ mod columns;
 pub mod embedding;
 pub mod kv_write;
 pub mod linear;
-pub mod linear_q8;
 pub mod lora_expand;
 pub mod lora_shrink;
 pub mod paged_attention;

@@ -1,5 +1,6 @@
 //! What the tests of all ops share: random floats, every level, equality of bits.
 
+use crate::WeightFormat;
 use crate::dispatch::{Level, available};
 
 /// A small generator of floats within -1 and 1.
@@ -24,6 +25,17 @@ impl Random {
     pub(crate) fn floats(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
     }
+}
+
+/// Values as a file has them, in a format without blocks.
+pub(crate) fn weight_of(values: &[f32], format: WeightFormat) -> Vec<u8> {
+    let bytes = |value: &f32| match format {
+        WeightFormat::F32 => value.to_le_bytes().to_vec(),
+        WeightFormat::F16 => half::f16::from_f32(*value).to_le_bytes().to_vec(),
+        WeightFormat::Bf16 => half::bf16::from_f32(*value).to_le_bytes().to_vec(),
+        other => panic!("{other:?} has blocks"),
+    };
+    values.iter().flat_map(bytes).collect()
 }
 
 pub(crate) fn assert_same_bits(a: &[f32], b: &[f32]) {

@@ -26,6 +26,27 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(source: *const u16) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let half = |source: *const u16| _mm256_cvtph_ps(_mm_loadu_si128(source.cast()));
+            Self(half(source), half(source.add(8)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(source: *const u16) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let half = |source: *const u16| {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(source.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            };
+            Self(half(source), half(source.add(8)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store(self, target: *mut f32) {
         // SAFETY: see above.
         unsafe {

@@ -25,6 +25,21 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(source: *const u16) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(source.cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(source: *const u16) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(source.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store(self, target: *mut f32) {
         // SAFETY: see above.
         unsafe { _mm512_storeu_ps(target, self.0) }

@@ -32,6 +32,16 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// `source` is readable for 16 floats.
     unsafe fn load(source: *const f32) -> Self;
+    /// Sixteen f16 from `source`, of any alignment, widened exactly.
+    ///
+    /// # Safety
+    /// `source` is readable for 16 numbers.
+    unsafe fn load_f16(source: *const u16) -> Self;
+    /// Sixteen bf16 from `source`, of any alignment, widened exactly.
+    ///
+    /// # Safety
+    /// `source` is readable for 16 numbers.
+    unsafe fn load_bf16(source: *const u16) -> Self;
     /// Writes sixteen floats to `target`, of any alignment.
     ///
     /// # Safety
@@ -93,14 +103,14 @@ pub(crate) fn max_lanes(mut lanes: [f32; 16]) -> f32 {
 macro_rules! vector_levels {
     (fn $name:ident($($arg:ident: $ty:ty),* $(,)?)) => {
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,f16c")]
         fn avx2($($arg: $ty),*) {
             // SAFETY: compiled with the instructions of `Avx2`.
             unsafe { simd::$name::<$crate::simd::Avx2>($($arg),*) }
         }
 
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx2,fma")]
+        #[target_feature(enable = "avx512f,avx2,fma,f16c")]
         fn avx512($($arg: $ty),*) {
             // SAFETY: compiled with the instructions of `Avx512`.
             unsafe { simd::$name::<$crate::simd::Avx512>($($arg),*) }

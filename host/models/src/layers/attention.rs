@@ -62,8 +62,8 @@ impl Attention {
         step: &Step,
         kv: &mut KvBlocks,
     ) -> Result<Tensor, ModelError> {
-        let (mut q, mut k) = (self.q_proj.forward(x, step)?, self.k_proj.forward(x, step)?);
-        let v = self.v_proj.forward(x, step)?;
+        let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let [mut q, mut k, v] = Linear::forward_all(projections, x, step)?;
         if let Some((q_norm, k_norm)) = &self.norms {
             q = self.norm_heads(q_norm, &q)?;
             k = self.norm_heads(k_norm, &k)?;

@@ -10,12 +10,12 @@ use lora::ModelShape;
 use super::attention::Attention;
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
-use super::product::Product;
 use super::step::Step;
 use crate::config::LAYER_MODULES;
 use crate::weights::Weights;
 use crate::{
     BatchError, BatchLimits, CausalLm, ForwardBatch, KvCache, LoadOptions, ModelConfig, ModelError,
+    Quantization,
 };
 
 #[derive(Debug)]
@@ -65,31 +65,6 @@ impl Layer {
     }
 }
 
-/// Hidden states to logits.
-#[derive(Debug)]
-enum Head {
-    /// The embedding, in f32.
-    Tied(Arc<PackedLinear>),
-    /// A weight of its own.
-    Own(Product),
-}
-
-impl Head {
-    fn forward(&self, x: &Tensor) -> Result<Tensor, KernelError> {
-        match self {
-            Self::Tied(linear) => linear.forward(x),
-            Self::Own(product) => product.forward(x),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Tied(linear) => linear.bytes(),
-            Self::Own(product) => product.bytes(),
-        }
-    }
-}
-
 /// A model.
 #[derive(Debug)]
 pub(crate) struct Decoder {
@@ -99,7 +74,8 @@ pub(crate) struct Decoder {
     embed_tokens: Embedding,
     layers: Vec<Layer>,
     norm: RmsNorm,
-    lm_head: Head,
+    /// Hidden states to logits; the embedding reads out of it where they are tied.
+    lm_head: Arc<PackedLinear>,
     rope: RopeTable,
 }
 
@@ -115,13 +91,14 @@ impl Decoder {
         let shape = config.model_shape();
         let table = [config.vocab_size, config.hidden_size];
         let embedding = weights.tensor(EMBEDDING, &table)?;
+        let format = options.quantization.map(Quantization::of_head);
+        let pack = |weight| PackedLinear::pack(weight, None, format, device).map(Arc::new);
         let (embed_tokens, lm_head) = if config.tie_word_embeddings {
-            let lm_head = Arc::new(PackedLinear::pack(embedding, None, device)?);
-            (Embedding::tied(Arc::clone(&lm_head)), Head::Tied(lm_head))
+            let lm_head = pack(embedding)?;
+            (Embedding::tied(Arc::clone(&lm_head)), lm_head)
         } else {
-            let lm_head = weights.tensor("lm_head.weight", &table)?;
-            let lm_head = Product::pack(lm_head, None, options)?;
-            (Embedding::new(embedding, device)?, Head::Own(lm_head))
+            let lm_head = pack(weights.tensor("lm_head.weight", &table)?)?;
+            (Embedding::new(embedding, device)?, lm_head)
         };
         let layers = (0..config.layers)
             .map(|layer| Layer::load(&config, weights, (&shape, layer), options))

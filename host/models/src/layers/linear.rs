@@ -1,17 +1,16 @@
 //! A linear layer of the base model, and what adapters add to it.
 
 use candle_core::Tensor;
-use kernels::{lora_expand, lora_shrink};
+use kernels::{GroupMember, LinearInput, PackedLinear, linear_group};
 
-use super::product::Product;
 use super::step::Step;
 use crate::weights::Weights;
-use crate::{LoadOptions, ModelError};
+use crate::{LoadOptions, ModelError, Quantization};
 
 /// `x Wᵀ + b`, plus for each segment `scale * (x Aᵀ) Bᵀ`.
 #[derive(Debug)]
 pub(crate) struct Linear {
-    base: Product,
+    base: PackedLinear,
     /// Index of the module in the model's shape.
     module: usize,
 }
@@ -31,18 +30,29 @@ impl Linear {
             true => Some(weights.vector(&format!("{}.bias", shape.path), outputs)?),
             false => None,
         };
-        Ok(Self { base: Product::pack(weight, bias.as_deref(), options)?, module })
+        let format = options.quantization.map(Quantization::of_layers);
+        let base = PackedLinear::pack(weight, bias.as_deref(), format, &options.device)?;
+        Ok(Self { base, module })
     }
 
-    /// The base product once for all rows, then one shrink and one expand for all segments.
+    /// The product for all rows, and what adapters add to theirs.
     pub(crate) fn forward(&self, x: &Tensor, step: &Step) -> Result<Tensor, ModelError> {
-        let y = self.base.forward(x)?;
-        let segments = step.segments(self.module);
-        if segments.is_empty() {
-            return Ok(y);
-        }
-        let hidden = lora_shrink(x, &segments)?;
-        Ok(lora_expand(y, &hidden, &segments)?)
+        let [y] = Self::forward_all([self], x, step)?;
+        Ok(y)
+    }
+
+    /// Several products of the same rows, in fewer rounds than one after another.
+    pub(crate) fn forward_all<const N: usize>(
+        linears: [&Self; N],
+        x: &Tensor,
+        step: &Step,
+    ) -> Result<[Tensor; N], ModelError> {
+        let members = linears.map(|linear| GroupMember {
+            linear: &linear.base,
+            segments: step.segments(linear.module),
+        });
+        let outputs = linear_group(&LinearInput::new(x), &members)?;
+        Ok(outputs.try_into().expect("an output per member"))
     }
 
     pub(crate) fn bytes(&self) -> usize {

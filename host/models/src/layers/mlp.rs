@@ -32,7 +32,7 @@ impl Mlp {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, step: &Step) -> Result<Tensor, ModelError> {
-        let (gate, up) = (self.gate_proj.forward(x, step)?, self.up_proj.forward(x, step)?);
+        let [gate, up] = Linear::forward_all([&self.gate_proj, &self.up_proj], x, step)?;
         self.down_proj.forward(&silu_mul(&gate, &up)?, step)
     }
 

@@ -6,5 +6,4 @@ pub(crate) mod decoder;
 pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod norm;
-pub(crate) mod product;
 pub(crate) mod step;

@@ -80,7 +80,7 @@ fn qwen3_agrees_with_transformers() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let outcome = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut pool = kernels::Pool::new(threads).unwrap();
         pool.install(|| {
             let mut fixture = Fixture::load("qwen3");
             let plan = Plan { block_tokens: 16, chunks: vec![usize::MAX], stagger: 0 };

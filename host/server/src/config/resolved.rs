@@ -27,6 +27,18 @@ pub(crate) enum Quantize {
     #[serde(rename = "q8_0")]
     #[value(name = "q8_0")]
     Q8_0,
+    /// Blocks of 256 in six bits: 6.5625 bits a weight.
+    #[serde(rename = "q6_k")]
+    #[value(name = "q6_k")]
+    Q6K,
+    /// Blocks of 256 in four bits, with minima: 4.625 bits a weight; the head in six bits.
+    #[serde(rename = "q4_k")]
+    #[value(name = "q4_k")]
+    Q4K,
+    /// Blocks of 32 in four bits: 4.5 bits a weight; the head in six bits.
+    #[serde(rename = "q4_0")]
+    #[value(name = "q4_0")]
+    Q4_0,
 }
 
 impl Quantize {
@@ -34,6 +46,9 @@ impl Quantize {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Q8_0 => "q8_0",
+            Self::Q6K => "q6_k",
+            Self::Q4K => "q4_k",
+            Self::Q4_0 => "q4_0",
         }
     }
 }
@@ -42,6 +57,9 @@ impl From<Quantize> for models::Quantization {
     fn from(quantize: Quantize) -> Self {
         match quantize {
             Quantize::Q8_0 => Self::Q8_0,
+            Quantize::Q6K => Self::Q6K,
+            Quantize::Q4K => Self::Q4K,
+            Quantize::Q4_0 => Self::Q4_0,
         }
     }
 }

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
-use crate::tensor::{Place, WeightBytes, from_host, place};
-use crate::{KernelError, PackedLinear, cuda};
+use crate::tensor::{Place, from_host, place};
+use crate::{KernelError, PackedLinear, WeightBytes, WeightFormat, cuda};
 
 const OP: &str = "embedding";
 
@@ -21,10 +21,10 @@ pub struct Embedding {
 
 #[derive(Debug)]
 enum Table {
-    /// As in the file: half-width checkpoints stay half as wide.
+    /// As in the file: half as wide where the checkpoint is, blocks where it has blocks.
     Rows {
         bytes: Vec<u8>,
-        dtype: DType,
+        format: WeightFormat,
     },
     Tied(Arc<PackedLinear>),
 }
@@ -38,9 +38,9 @@ impl Embedding {
         if place(OP, device)? == Place::Cuda {
             return cuda::refuse(OP);
         }
-        let (bytes, dtype) = (weight.bytes().to_vec(), weight.dtype());
+        let (bytes, format) = (weight.bytes().to_vec(), weight.format());
         let (entries, width) = (weight.rows(), weight.columns());
-        Ok(Self { table: Table::Rows { bytes, dtype }, entries, width })
+        Ok(Self { table: Table::Rows { bytes, format }, entries, width })
     }
 
     /// The rows of `linear`, an `lm_head` that shares its weight with the embedding.
@@ -71,8 +71,8 @@ impl Embedding {
         let mut out = vec![0.0; ids.len() * self.width];
         let rows = out.chunks_exact_mut(self.width.max(1)).zip(ids);
         match &self.table {
-            Table::Rows { bytes, dtype } => {
-                let table = WeightBytes::new(bytes, *dtype, self.entries, self.width)?;
+            Table::Rows { bytes, format } => {
+                let table = WeightBytes::new(bytes, *format, self.entries, self.width)?;
                 rows.for_each(|(row, id)| table.read_row(*id as usize, row));
             }
             Table::Tied(linear) => rows.for_each(|(row, id)| linear.read_row(*id as usize, row)),
@@ -89,9 +89,9 @@ mod tests {
     fn own_and_tied_tables_give_the_same_rows() {
         let values: Vec<f32> = (0..37 * 5).map(|v| v as f32).collect();
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let weight = WeightBytes::new(&bytes, DType::F32, 37, 5).unwrap();
+        let weight = WeightBytes::new(&bytes, WeightFormat::F32, 37, 5).unwrap();
         let own = Embedding::new(weight, &Device::Cpu).unwrap();
-        let linear = PackedLinear::pack(weight, None, &Device::Cpu).unwrap();
+        let linear = PackedLinear::pack(weight, None, None, &Device::Cpu).unwrap();
         let tied = Embedding::tied(Arc::new(linear));
         for ids in [vec![], vec![0], vec![36, 0, 17, 17]] {
             let expected: Vec<Vec<f32>> =

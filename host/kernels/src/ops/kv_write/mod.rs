@@ -7,7 +7,7 @@ mod plan;
 
 use candle_core::{Device, Tensor};
 
-use crate::aligned::{AlignedFloats, LANES};
+use crate::aligned::{Aligned, LANES};
 use crate::tensor::{Place, exactly, host_floats, place};
 use crate::{KernelError, cuda};
 
@@ -71,8 +71,8 @@ impl KvGeometry {
 /// Keys and values of one layer.
 #[derive(Debug)]
 pub struct KvBlocks {
-    keys: AlignedFloats,
-    values: AlignedFloats,
+    keys: Aligned<f32>,
+    values: Aligned<f32>,
     geometry: KvGeometry,
 }
 
@@ -91,8 +91,8 @@ impl KvBlocks {
         }
         let heads = geometry.blocks * geometry.kv_heads;
         Ok(Self {
-            keys: AlignedFloats::zeros(heads * geometry.key_len()),
-            values: AlignedFloats::zeros(heads * geometry.value_len()),
+            keys: Aligned::zeros(heads * geometry.key_len()),
+            values: Aligned::zeros(heads * geometry.value_len()),
             geometry,
         })
     }

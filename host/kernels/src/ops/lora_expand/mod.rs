@@ -6,10 +6,9 @@ mod scalar;
 mod simd;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
-use rayon::prelude::*;
 
-use super::PARALLEL_WORK_MIN;
 use crate::dispatch::{Level, level};
+use crate::ops::columns::{Columns, Output, Tile, for_tiles};
 use crate::ops::lora_shrink::check_segments;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, exactly, floats_mut, host_floats, place, rows};
@@ -17,11 +16,17 @@ use crate::{KernelError, LoraPair, LoraSegment, cuda};
 
 const OP: &str = "lora_expand";
 
-/// Rows per task.
-const TASK_ROWS: usize = 16;
-
 vector_levels! {
-    fn expand(hidden: &[f32], weight: &LoraPair, out: &mut [f32])
+    fn expand(hidden: &[f32], weight: &Part<'_>, out: &mut Columns<'_>)
+}
+
+/// The panels of one `B` that are those of a tile, and its rows in the tile.
+struct Part<'a> {
+    pair: &'a LoraPair,
+    /// Panel of `B` that is the tile's first.
+    panel: usize,
+    /// Row of the tile that the hidden states begin with.
+    row: usize,
 }
 
 /// Adds `scale * h Bᵀ` of each segment to its rows of `y`, in place. `y` is `[rows, out_features]`,
@@ -66,24 +71,36 @@ impl InplaceOp1 for Expand<'_> {
 }
 
 fn on_segments(level: Level, hidden: &[f32], segments: &[LoraSegment<'_>], y: &mut [f32]) {
-    let mut tasks = Vec::new();
-    let (mut hidden, mut rest, mut row, mut work) = (hidden, y, 0, 0);
+    let Some(last) = segments.last() else { return };
+    let width = last.pair.out_features();
+    let rows = y.len() / width;
+    let ranks = segments.iter().map(|segment| segment.rows * segment.pair.rank()).sum::<usize>();
+    let mut outputs = [Output { floats: y, width }];
+    for_tiles(&mut outputs, rows, ranks.div_ceil(rows.max(1)), |_, tile, columns| {
+        expand_tile(level, hidden, segments, tile, columns);
+    });
+}
+
+/// Adds to the rows and columns of a tile what the segments have for them.
+pub(crate) fn expand_tile(
+    level: Level,
+    hidden: &[f32],
+    segments: &[LoraSegment<'_>],
+    tile: Tile,
+    out: &mut Columns<'_>,
+) {
+    let mut hidden = hidden;
     for segment in segments {
-        let (width, rank) = (segment.pair.out_features(), segment.pair.rank());
-        work += segment.rows * rank * width;
-        let (_, from) = rest.split_at_mut((segment.row_start - row) * width);
-        let (part, after) = from.split_at_mut(segment.rows * width);
+        let (pair, rank) = (segment.pair, segment.pair.rank());
         let (states, later) = hidden.split_at(segment.rows * rank);
-        (hidden, rest, row) = (later, after, segment.row_start + segment.rows);
-        for (y, hidden) in part.chunks_mut(TASK_ROWS * width).zip(states.chunks(TASK_ROWS * rank)) {
-            tasks.push((hidden, segment.pair, y));
+        hidden = later;
+        let first = segment.row_start.max(tile.row);
+        let end = (segment.row_start + segment.rows).min(tile.row + tile.rows);
+        if first < end {
+            let (from, to) = (first - segment.row_start, end - segment.row_start);
+            let part = Part { pair, panel: tile.panel, row: first - tile.row };
+            run(level, &states[from * rank..to * rank], &part, out);
         }
-    }
-    let task = |(hidden, pair, y): (&[f32], &LoraPair, &mut [f32])| run(level, hidden, pair, y);
-    if work <= PARALLEL_WORK_MIN {
-        tasks.into_iter().for_each(task);
-    } else {
-        tasks.into_par_iter().for_each(task);
     }
 }
 
@@ -137,7 +154,7 @@ mod tests {
     fn is_the_scaled_product() {
         let mut random = Random::new(12);
         let b = random.floats(20 * 3);
-        let pair = LoraPair::new(&random.floats(6), &b, (3, 2, 20), 0.25).unwrap();
+        let pair = LoraPair::of_floats(&random.floats(6), &b, (3, 2, 20), 0.25);
         let y = random.floats(4 * 20);
         let hidden = from_host(random.floats(2 * 3), 6).unwrap();
         let segments = [LoraSegment { row_start: 1, rows: 2, pair: &pair }];

@@ -8,12 +8,15 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 
+use std::ops::Range;
+
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::PARALLEL_WORK_MIN;
 use crate::aligned::LANES;
 use crate::dispatch::{Level, level};
+use crate::elements::Element;
+use crate::pool::{Parts, for_tasks};
 use crate::simd::vector_levels;
 use crate::tensor::{Place, from_host, host_floats, place, rows};
 use crate::{KernelError, cuda};
@@ -23,24 +26,26 @@ pub use pair::{LoraPair, LoraSegment};
 
 const OP: &str = "lora_shrink";
 
-/// Rows per task.
+/// Rows per task, where a segment has more than one.
 const TASK_ROWS: usize = 16;
+/// Ranks per task, where a segment has one row.
+const TASK_RANKS: usize = 16;
 
 vector_levels! {
     fn shrink(x: &[f32], weight: &Rows<'_>, out: &mut [f32])
 }
 
-/// `A` of one segment.
+/// Some ranks of the `A` of one segment.
 struct Rows<'a> {
-    /// `[rank][depth]`, each run padded to whole vectors.
-    floats: &'a [f32],
-    depth: usize,
-    rank: usize,
+    pair: &'a LoraPair,
+    ranks: Range<usize>,
 }
 
 impl Rows<'_> {
-    fn padded(&self) -> usize {
-        self.depth.next_multiple_of(LANES)
+    /// The elements of these ranks, `[ranks][depth]`, each run padded to whole vectors.
+    fn of<'a, T: Element>(&self, a: &'a [T]) -> &'a [T] {
+        let padded = self.pair.in_features().next_multiple_of(LANES);
+        &a[self.ranks.start * padded..self.ranks.end * padded]
     }
 }
 
@@ -58,34 +63,72 @@ pub fn lora_shrink(x: &Tensor, segments: &[LoraSegment<'_>]) -> Result<Tensor, K
         return cuda::refuse(OP);
     }
     let source = host_floats(OP, "x", x)?;
-    let mut out = vec![0.0; len];
-    on_segments(level(), source.as_slice()?, segments, &mut out);
-    from_host(out, len)
+    let mut hidden = shrink_all(level(), source.as_slice()?, &[segments]);
+    from_host(hidden.pop().expect("a result per list"), len)
 }
 
-fn on_segments(level: Level, x: &[f32], segments: &[LoraSegment<'_>], out: &mut [f32]) {
-    let mut tasks = Vec::new();
-    let (mut rest, mut work) = (out, 0);
-    for segment in segments {
-        let (depth, rank) = (segment.pair.in_features(), segment.pair.rank());
-        work += segment.rows * rank * depth;
-        let (mut out, after) = rest.split_at_mut(segment.rows * rank);
-        rest = after;
-        let x = &x[segment.row_start * depth..(segment.row_start + segment.rows) * depth];
-        for x in x.chunks(TASK_ROWS * depth) {
-            let (part, after) = out.split_at_mut(x.len() / depth * rank);
-            out = after;
-            tasks.push((x, segment.pair, part));
+/// Some rows or ranks of one segment.
+struct Task<'a> {
+    /// `[rows][in_features]`
+    x: &'a [f32],
+    weight: Rows<'a>,
+    /// Which list of segments it is of, and which floats of the result it writes.
+    list: usize,
+    out: Range<usize>,
+}
+
+/// The hidden states of several lists of segments over the same rows, all at once.
+pub(crate) fn shrink_all(level: Level, x: &[f32], lists: &[&[LoraSegment<'_>]]) -> Vec<Vec<f32>> {
+    let (mut tasks, mut lens, mut work) = (Vec::new(), Vec::new(), 0);
+    for (list, segments) in lists.iter().enumerate() {
+        let mut len = 0;
+        for segment in *segments {
+            push_tasks(&mut tasks, x, segment, (list, len));
+            len += segment.rows * segment.pair.rank();
+            work += segment.rows * segment.pair.rank() * segment.pair.in_features();
         }
+        lens.push(len);
     }
-    let task = |(x, pair, out): (&[f32], &LoraPair, &mut [f32])| {
-        let (depth, rank) = (pair.in_features(), pair.rank());
-        run(level, x, &Rows { floats: pair.a(), depth, rank }, out);
+    let mut hidden: Vec<Vec<f32>> = lens.into_iter().map(|len| vec![0.0; len]).collect();
+    let parts: Vec<Parts<'_, f32>> = hidden.iter_mut().map(|floats| Parts::of(floats)).collect();
+    let run_task = |task: &Task<'_>| {
+        // SAFETY: the ranges of tasks of one list follow each other.
+        let out = unsafe { parts[task.list].part(task.out.clone()) };
+        run(level, task.x, &task.weight, out);
     };
     if work <= PARALLEL_WORK_MIN {
-        tasks.into_iter().for_each(task);
+        tasks.iter().for_each(run_task);
     } else {
-        tasks.into_par_iter().for_each(task);
+        for_tasks(tasks.len(), |index| run_task(&tasks[index]));
+    }
+    drop(parts);
+    hidden
+}
+
+/// Cuts a segment whose hidden states begin at float `first` of list `list`.
+fn push_tasks<'a>(
+    tasks: &mut Vec<Task<'a>>,
+    x: &'a [f32],
+    segment: &LoraSegment<'a>,
+    (list, first): (usize, usize),
+) {
+    let pair = segment.pair;
+    let (depth, rank) = (pair.in_features(), pair.rank());
+    let x = &x[segment.row_start * depth..(segment.row_start + segment.rows) * depth];
+    if segment.rows == 1 {
+        for start in (0..rank).step_by(TASK_RANKS) {
+            let ranks = start..(start + TASK_RANKS).min(rank);
+            let out = first + ranks.start..first + ranks.end;
+            tasks.push(Task { x, weight: Rows { pair, ranks }, list, out });
+        }
+        return;
+    }
+    let mut first = first;
+    for x in x.chunks(TASK_ROWS * depth) {
+        let len = x.len() / depth * rank;
+        let weight = Rows { pair, ranks: 0..rank };
+        tasks.push(Task { x, weight, list, out: first..first + len });
+        first += len;
     }
 }
 
@@ -109,11 +152,13 @@ mod tests {
                 row_start += rows + rows % 2;
             }
             let x = random.floats(row_start * depth);
-            let len = ranks.iter().zip(lengths).map(|(rank, rows)| rank * rows).sum();
+            let lens = ranks.iter().zip(lengths).map(|(rank, rows)| rank * rows);
+            let len = lens.sum::<usize>();
             let out = on_levels(|level| {
-                let mut out = vec![f32::NAN; len];
-                on_segments(level, &x, &segments, &mut out);
-                out
+                let hidden = shrink_all(level, &x, &[&segments, &segments[2..]]);
+                let (first, second) = (&hidden[0], &hidden[1]);
+                assert_same_bits(&first[len - second.len()..], second);
+                first.clone()
             });
             let mut at = 0;
             for segment in &segments {
@@ -121,9 +166,8 @@ mod tests {
                     let rank = segment.pair.rank();
                     let x = &x[(segment.row_start + row) * depth..][..depth];
                     let alone = [LoraSegment { row_start: 0, rows: 1, pair: segment.pair }];
-                    let mut found = vec![0.0; rank];
-                    on_segments(level(), x, &alone, &mut found);
-                    assert_same_bits(&found, &out[at..at + rank]);
+                    let found = shrink_all(level(), x, &[&alone]);
+                    assert_same_bits(&found[0], &out[at..at + rank]);
                     at += rank;
                 }
             }
@@ -134,7 +178,7 @@ mod tests {
     fn is_the_product() {
         let mut random = Random::new(10);
         let a = random.floats(3 * 20);
-        let pair = LoraPair::new(&a, &random.floats(6), (3, 20, 2), 1.0).unwrap();
+        let pair = LoraPair::of_floats(&a, &random.floats(6), (3, 20, 2), 1.0);
         let x = from_host(random.floats(5 * 20), (5, 20)).unwrap();
         let segments = [LoraSegment { row_start: 1, rows: 3, pair: &pair }];
         let out = lora_shrink(&x, &segments).unwrap().reshape((3, 3)).unwrap();
@@ -146,7 +190,7 @@ mod tests {
 
     #[test]
     fn segments_that_lie_are_refused() {
-        let pair = LoraPair::new(&[1.0; 8], &[1.0; 6], (2, 4, 3), 1.0).unwrap();
+        let pair = LoraPair::of_floats(&[1.0; 8], &[1.0; 6], (2, 4, 3), 1.0);
         let x = from_host(vec![0.0; 20], (5, 4)).unwrap();
         let check = |bounds: &[(usize, usize)]| {
             let segments: Vec<_> = bounds

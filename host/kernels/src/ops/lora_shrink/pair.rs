@@ -1,18 +1,19 @@
 //! `A` and `B` of one module of one adapter, laid out for shrink and expand, and the rows they are
 //! for.
 
-use crate::KernelError;
-use crate::aligned::{AlignedFloats, LANES};
+use crate::aligned::LANES;
+use crate::elements::Elements;
 use crate::tensor::shape_error;
+use crate::{KernelError, WeightBytes};
 
 const OP: &str = "lora pair";
 
-/// The low-rank pair of one module. `A` lies as `[rank][in]`, each run padded to whole vectors,
-/// `B` in panels `[out/16][rank][16]`.
+/// The low-rank pair of one module, each half as wide as in the file. `A` lies as `[rank][in]`, each
+/// run padded to whole vectors, `B` in panels `[out/16][rank][16]`.
 #[derive(Debug)]
 pub struct LoraPair {
-    a: AlignedFloats,
-    b: AlignedFloats,
+    a: Elements,
+    b: Elements,
     rank: usize,
     in_features: usize,
     out_features: usize,
@@ -20,49 +21,37 @@ pub struct LoraPair {
 }
 
 impl LoraPair {
-    /// Lays out `a`, `[rank, in]`, and `b`, `[out, rank]`, row-major. `scale` is the factor of the
-    /// product: `lora_alpha / r`, or with the root of `r` for rank-stabilised adapters.
+    /// Lays out `a`, `[rank, in]`, and `b`, `[out, rank]`. `scale` is the factor of the product:
+    /// `lora_alpha / r`, or with the root of `r` for rank-stabilised adapters.
     ///
     /// # Errors
-    /// A size of zero, or lengths that are not those of the sizes.
-    pub fn new(
-        a: &[f32],
-        b: &[f32],
-        (rank, in_features, out_features): (usize, usize, usize),
-        scale: f32,
-    ) -> Result<Self, KernelError> {
+    /// A size of zero, or two ranks that differ.
+    pub fn new(a: &WeightBytes<'_>, b: &WeightBytes<'_>, scale: f32) -> Result<Self, KernelError> {
+        let (rank, in_features, out_features) = (a.rows(), a.columns(), b.rows());
         if rank == 0 || in_features == 0 || out_features == 0 {
             return Err(KernelError::Size { op: OP, what: "zero" });
         }
-        if Some(a.len()) != rank.checked_mul(in_features) {
-            return Err(shape_error(OP, "a", &[rank, in_features], &[a.len()]));
-        }
-        if Some(b.len()) != rank.checked_mul(out_features) {
-            return Err(shape_error(OP, "b", &[out_features, rank], &[b.len()]));
+        if b.columns() != rank {
+            return Err(shape_error(OP, "b", &[out_features, rank], &[b.rows(), b.columns()]));
         }
         let run = in_features.next_multiple_of(LANES);
-        let mut rows = AlignedFloats::zeros(rank * run);
-        for (target, a) in rows.as_mut_slice().chunks_exact_mut(run).zip(a.chunks(in_features)) {
-            target[..in_features].copy_from_slice(a);
-        }
-        let mut panels = AlignedFloats::zeros(out_features.next_multiple_of(LANES) * rank);
-        let target = panels.as_mut_slice();
-        for (output, b) in b.chunks(rank).enumerate() {
-            let start = output / LANES * LANES * rank + output % LANES;
-            for (i, value) in b.iter().enumerate() {
-                target[start + i * LANES] = *value;
-            }
-        }
-        Ok(Self { a: rows, b: panels, rank, in_features, out_features, scale })
+        let a = Elements::arranged(a, (1, run), |_, input| input);
+        let place = |output: usize, rank: usize| rank * LANES + output;
+        let b = Elements::arranged(b, (LANES, LANES * rank), place);
+        Ok(Self { a, b, rank, in_features, out_features, scale })
     }
 
-    /// Bytes that a pair of these sizes holds; `None` if that overflows.
+    /// Bytes that a pair of these sizes holds, its numbers `width` bytes each; `None` if that
+    /// overflows.
     #[must_use]
-    pub fn bytes_for(rank: usize, in_features: usize, out_features: usize) -> Option<u64> {
+    pub fn bytes_for(
+        (rank, in_features, out_features): (usize, usize, usize),
+        width: usize,
+    ) -> Option<u64> {
+        let bytes = |elements: usize| elements.checked_mul(width)?.checked_next_multiple_of(64);
         let inputs = in_features.checked_next_multiple_of(LANES)?.checked_mul(rank)?;
         let outputs = out_features.checked_next_multiple_of(LANES)?.checked_mul(rank)?;
-        let bytes = inputs.checked_add(outputs)?.checked_mul(size_of::<f32>())?;
-        u64::try_from(bytes).ok()
+        u64::try_from(bytes(inputs)?.checked_add(bytes(outputs)?)?).ok()
     }
 
     /// Bytes held.
@@ -95,12 +84,30 @@ impl LoraPair {
         self.scale
     }
 
-    pub(crate) fn a(&self) -> &[f32] {
-        self.a.as_slice()
+    pub(crate) fn a(&self) -> &Elements {
+        &self.a
     }
 
-    pub(crate) fn b(&self) -> &[f32] {
-        self.b.as_slice()
+    pub(crate) fn b(&self) -> &Elements {
+        &self.b
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_floats(
+        a: &[f32],
+        b: &[f32],
+        (rank, in_features, out_features): (usize, usize, usize),
+        scale: f32,
+    ) -> Self {
+        use crate::WeightFormat;
+        use crate::ops::testing::weight_of;
+        let of = |values: &[f32], format| weight_of(values, format);
+        // Some of the tests' pairs are narrow.
+        let format = if rank % 4 == 1 { WeightFormat::Bf16 } else { WeightFormat::F32 };
+        let (a, b) = (of(a, format), of(b, format));
+        let a = WeightBytes::new(&a, format, rank, in_features).expect("whole");
+        let b = WeightBytes::new(&b, format, out_features, rank).expect("whole");
+        Self::new(&a, &b, scale).expect("sizes above zero")
     }
 
     #[cfg(test)]
@@ -111,7 +118,7 @@ impl LoraPair {
         out_features: usize,
     ) -> Self {
         let (a, b) = (random.floats(rank * in_features), random.floats(rank * out_features));
-        Self::new(&a, &b, (rank, in_features, out_features), 0.7).expect("sizes above zero")
+        Self::of_floats(&a, &b, (rank, in_features, out_features), 0.7)
     }
 }
 

@@ -3,16 +3,21 @@
 
 use super::Rows;
 use crate::aligned::LANES;
+use crate::elements::{Element, with_elements};
 use crate::simd::sum_lanes;
 
 pub(super) fn shrink(x: &[f32], weight: &Rows<'_>, out: &mut [f32]) {
-    let padded = weight.padded();
-    for (x, out) in x.chunks_exact(weight.depth).zip(out.chunks_exact_mut(weight.rank)) {
-        for (out, a) in out.iter_mut().zip(weight.floats.chunks_exact(padded)) {
+    with_elements!(weight.pair.a(), elements => rows(x, weight, weight.of(elements), out));
+}
+
+fn rows<T: Element>(x: &[f32], weight: &Rows<'_>, a: &[T], out: &mut [f32]) {
+    let depth = weight.pair.in_features();
+    for (x, out) in x.chunks_exact(depth).zip(out.chunks_exact_mut(weight.ranks.len())) {
+        for (out, a) in out.iter_mut().zip(a.chunks_exact(depth.next_multiple_of(LANES))) {
             let mut sums = [0.0_f32; LANES];
             for (i, a) in a.iter().enumerate() {
                 let x = x.get(i).copied().unwrap_or(0.0);
-                sums[i % LANES] = x.mul_add(*a, sums[i % LANES]);
+                sums[i % LANES] = x.mul_add(a.widen(), sums[i % LANES]);
             }
             *out = sum_lanes(sums);
         }

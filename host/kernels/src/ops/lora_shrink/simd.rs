@@ -1,65 +1,101 @@
-//! The vector body: a few ranks at a time against one row.
+//! The vector body: two rows against a few ranks at a time, for `A` is read from afar.
 
 use super::Rows;
 use crate::aligned::LANES;
+use crate::elements::{Element, with_elements};
 use crate::simd::{Vector, sum_lanes};
 
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
 pub(super) unsafe fn shrink<V: Vector>(x: &[f32], weight: &Rows<'_>, out: &mut [f32]) {
-    for (x, out) in x.chunks_exact(weight.depth).zip(out.chunks_exact_mut(weight.rank)) {
-        let mut rank = 0;
-        // SAFETY: the caller has the instructions of `V`.
-        unsafe {
-            while weight.rank - rank >= 8 {
-                ranks::<V, 8>(x, weight, rank, out);
-                rank += 8;
+    // SAFETY: the caller has the instructions of `V`.
+    with_elements!(weight.pair.a(), elements => unsafe {
+        let a = weight.of(elements);
+        let depth = weight.pair.in_features();
+        let rank = weight.ranks.len();
+        let pairs = x.chunks(2 * depth).zip(out.chunks_mut(2 * rank));
+        for (x, out) in pairs {
+            if x.len() == 2 * depth {
+                ranks::<V, _, 2>(x, a, out);
+            } else {
+                ranks::<V, _, 1>(x, a, out);
             }
-            if weight.rank - rank >= 4 {
-                ranks::<V, 4>(x, weight, rank, out);
-                rank += 4;
+        }
+    });
+}
+
+/// All ranks of `M` rows.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+unsafe fn ranks<V: Vector, T: Element, const M: usize>(x: &[f32], a: &[T], out: &mut [f32]) {
+    let count = out.len() / M;
+    let mut rank = 0;
+    // SAFETY: the caller has the instructions of `V`.
+    unsafe {
+        while V::REGISTERS == 32 && count - rank >= 8 {
+            tile::<V, T, M, 8>(x, a, rank, out);
+            rank += 8;
+        }
+        while count - rank >= 4 {
+            if V::REGISTERS == 32 || M == 1 {
+                tile::<V, T, M, 4>(x, a, rank, out);
+            } else {
+                tile::<V, T, M, 2>(x, a, rank, out);
+                tile::<V, T, M, 2>(x, a, rank + 2, out);
             }
-            while rank < weight.rank {
-                ranks::<V, 1>(x, weight, rank, out);
-                rank += 1;
-            }
+            rank += 4;
+        }
+        while rank < count {
+            tile::<V, T, M, 1>(x, a, rank, out);
+            rank += 1;
         }
     }
 }
 
+/// `M` rows by `R` ranks.
+///
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn ranks<V: Vector, const R: usize>(
+unsafe fn tile<V: Vector, T: Element, const M: usize, const R: usize>(
     x: &[f32],
-    weight: &Rows<'_>,
+    a: &[T],
     rank: usize,
     out: &mut [f32],
 ) {
-    let padded = weight.padded();
-    let a = &weight.floats[rank * padded..(rank + R) * padded];
-    let whole = x.len() - x.len() % LANES;
-    let mut last = [0.0; LANES];
-    last[..x.len() - whole].copy_from_slice(&x[whole..]);
-    assert_eq!(x.len(), weight.depth);
-    // SAFETY: the caller has the instructions; `a` holds `R` runs of `padded` floats, and `i + 16`
-    // is at most `padded`.
+    let (depth, count) = (x.len() / M, out.len() / M);
+    let padded = depth.next_multiple_of(LANES);
+    let a = &a[rank * padded..(rank + R) * padded];
+    let whole = depth - depth % LANES;
+    let mut last = [[0.0; LANES]; M];
+    for (last, x) in last.iter_mut().zip(x.chunks_exact(depth)) {
+        last[..depth - whole].copy_from_slice(&x[whole..]);
+    }
+    // SAFETY: the caller has the instructions; `a` holds `R` runs of `padded` numbers, `x` holds `M`
+    // of `depth`, and `i + 16` is at most `padded`, or `depth` where `x` is read.
     unsafe {
-        let mut sums = [V::splat(0.0); R];
-        let mut add = |x: V, i: usize| {
-            for (r, sum) in sums.iter_mut().enumerate() {
-                *sum = x.mul_add(V::load(a.as_ptr().add(r * padded + i)), *sum);
+        let mut sums = [[V::splat(0.0); R]; M];
+        for i in (0..padded).step_by(LANES) {
+            let mut few = [V::splat(0.0); M];
+            for (m, few) in few.iter_mut().enumerate() {
+                let source =
+                    if i < whole { x.as_ptr().add(m * depth + i) } else { last[m].as_ptr() };
+                *few = V::load(source);
             }
-        };
-        for i in (0..whole).step_by(LANES) {
-            add(V::load(x.as_ptr().add(i)), i);
+            for r in 0..R {
+                let a = T::load::<V>(a.as_ptr().add(r * padded + i));
+                for (few, sums) in few.iter().zip(&mut sums) {
+                    sums[r] = few.mul_add(a, sums[r]);
+                }
+            }
         }
-        if whole < x.len() {
-            add(V::load(last.as_ptr()), whole);
-        }
-        for (sum, out) in sums.iter().zip(&mut out[rank..rank + R]) {
-            *out = sum_lanes(sum.to_array());
+        for (m, sums) in sums.iter().enumerate() {
+            for (r, sum) in sums.iter().enumerate() {
+                out[m * count + rank + r] = sum_lanes(sum.to_array());
+            }
         }
     }
 }

@@ -9,10 +9,10 @@ mod scalar;
 mod simd;
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::PARALLEL_WORK_MIN;
 use crate::dispatch::{Level, level};
+use crate::pool::for_chunks;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, exactly, from_host, host_floats, place};
 use crate::{KernelError, KvBlocks, PagedPlan, cuda};
@@ -93,7 +93,8 @@ fn on_rows(
         let first = shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
         (block_table, first, position + 1)
     };
-    let head = |scores: &mut Vec<f32>, (index, (queries, out)): (usize, (&[f32], &mut [f32]))| {
+    let head = |scores: &mut Vec<f32>, index: usize, out: &mut [f32]| {
+        let queries = &q[index * group..(index + 1) * group];
         let (row, kv_head) = (index / geometry.kv_heads, index % geometry.kv_heads);
         let (block_table, first, end) = bounds(row);
         let scale = shape.scale;
@@ -103,11 +104,11 @@ fn on_rows(
     let positions: usize = (0..plan.slots().len()).map(|row| bounds(row).2 - bounds(row).1).sum();
     if positions * shape.heads * geometry.head_dim * 2 <= PARALLEL_WORK_MIN {
         let mut scores = Vec::new();
-        let heads = q.chunks_exact(group).zip(out.chunks_exact_mut(group));
-        heads.enumerate().for_each(|item| head(&mut scores, item));
+        let heads = out.chunks_exact_mut(group).enumerate();
+        heads.for_each(|(index, out)| head(&mut scores, index, out));
     } else {
-        let heads = q.par_chunks_exact(group).zip(out.par_chunks_exact_mut(group));
-        heads.enumerate().for_each_init(Vec::new, head);
+        // Tasks of long rows come apart, so that none is the last for long.
+        for_chunks(out, group, |index, out| head(&mut Vec::new(), index, out));
     }
 }
 

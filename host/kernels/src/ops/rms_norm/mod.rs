@@ -5,10 +5,10 @@ mod scalar;
 mod simd;
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::PARALLEL_WORK_MIN;
 use crate::dispatch::{Level, level};
+use crate::pool::for_chunks;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, exactly, from_host, host_floats, place, shape_error};
 use crate::{KernelError, cuda};
@@ -47,9 +47,9 @@ fn on_rows(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     if x.len() <= chunk {
         return run(level, x, weight, eps, out);
     }
-    out.par_chunks_mut(chunk)
-        .zip(x.par_chunks(chunk))
-        .for_each(|(out, x)| run(level, x, weight, eps, out));
+    for_chunks(out, chunk, |index, out| {
+        run(level, &x[index * chunk..][..out.len()], weight, eps, out);
+    });
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ mod simd;
 mod table;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
-use rayon::prelude::*;
 
 use super::PARALLEL_WORK_MIN;
 use crate::dispatch::{Level, level};
+use crate::pool::for_chunks;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, place, rows};
 use crate::{KernelError, cuda};
@@ -61,15 +61,14 @@ fn on_rows(level: Level, x: &mut [f32], angles: &RopeAngles) {
         return;
     }
     let (width, half) = (x.len() / angles.rows, angles.head_dim / 2);
-    let row = |(row, x): (usize, &mut [f32])| {
-        let angle = row * half..(row + 1) * half;
-        run(level, x, &angles.cos[angle.clone()], &angles.sin[angle]);
-    };
-    if x.len() <= PARALLEL_WORK_MIN / 4 {
-        x.chunks_exact_mut(width).enumerate().for_each(row);
-    } else {
-        x.par_chunks_exact_mut(width).with_min_len(8).enumerate().for_each(row);
-    }
+    let task_rows = (PARALLEL_WORK_MIN / 4).div_ceil(width);
+    for_chunks(x, task_rows * width, |task, x| {
+        for (offset, x) in x.chunks_exact_mut(width).enumerate() {
+            let row = task * task_rows + offset;
+            let angle = row * half..(row + 1) * half;
+            run(level, x, &angles.cos[angle.clone()], &angles.sin[angle]);
+        }
+    });
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ mod scalar;
 mod simd;
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::PARALLEL_WORK_MIN;
 use crate::dispatch::{Level, level};
+use crate::pool::for_chunks;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, exactly, from_host, host_floats, place};
 use crate::{KernelError, cuda};
@@ -39,9 +39,10 @@ fn on_elements(level: Level, gate: &[f32], up: &[f32], out: &mut [f32]) {
     if gate.len() <= chunk {
         return run(level, gate, up, out);
     }
-    out.par_chunks_mut(chunk)
-        .zip(gate.par_chunks(chunk).zip(up.par_chunks(chunk)))
-        .for_each(|(out, (gate, up))| run(level, gate, up, out));
+    for_chunks(out, chunk, |index, out| {
+        let range = index * chunk..index * chunk + out.len();
+        run(level, &gate[range.clone()], &up[range], out);
+    });
 }
 
 #[cfg(test)]

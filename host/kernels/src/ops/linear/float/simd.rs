@@ -1,7 +1,7 @@
 //! The vector body: tiles of rows by panels in registers, inputs in blocks that stay in the first
 //! cache. Between blocks the sums wait in the output, which changes no bit.
 
-use super::{Columns, Panels};
+use super::{Columns, Element, Panels, with_elements};
 use crate::aligned::LANES;
 use crate::simd::Vector;
 
@@ -14,28 +14,51 @@ const ROWS_UNBLOCKED: usize = 8;
 /// As [`Vector`].
 #[inline(always)]
 pub(super) unsafe fn gemm<V: Vector>(x: &[f32], weight: &Panels<'_>, out: &mut Columns<'_>) {
+    // SAFETY: the caller has the instructions of `V`.
+    with_elements!(weight.held, elements => unsafe {
+        let weight = Weights { elements: weight.of(elements), bias: weight.bias, depth: weight.depth };
+        product::<V, _>(x, &weight, out);
+    });
+}
+
+/// The panels of a task, their elements of one type.
+struct Weights<'a, T> {
+    /// `[panels][depth][16]`
+    elements: &'a [T],
+    bias: &'a [f32],
+    depth: usize,
+}
+
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+unsafe fn product<V: Vector, T: Element>(
+    x: &[f32],
+    weight: &Weights<'_, T>,
+    out: &mut Columns<'_>,
+) {
     let rows = x.len() / weight.depth;
     // SAFETY: the caller has the instructions of `V`.
     unsafe {
         if V::REGISTERS == 32 {
             match rows {
-                1 => panels_by::<V, 1, 8>(x, weight, out),
-                2 => panels_by::<V, 2, 8>(x, weight, out),
-                3 => panels_by::<V, 3, 4>(x, weight, out),
-                4 => panels_by::<V, 4, 4>(x, weight, out),
-                5 => panels_by::<V, 5, 4>(x, weight, out),
-                6 => panels_by::<V, 6, 4>(x, weight, out),
-                7 => panels_by::<V, 7, 2>(x, weight, out),
-                _ => panels_by::<V, 8, 2>(x, weight, out),
+                1 => panels_by::<V, T, 1, 8>(x, weight, out),
+                2 => panels_by::<V, T, 2, 8>(x, weight, out),
+                3 => panels_by::<V, T, 3, 4>(x, weight, out),
+                4 => panels_by::<V, T, 4, 4>(x, weight, out),
+                5 => panels_by::<V, T, 5, 4>(x, weight, out),
+                6 => panels_by::<V, T, 6, 4>(x, weight, out),
+                7 => panels_by::<V, T, 7, 2>(x, weight, out),
+                _ => panels_by::<V, T, 8, 2>(x, weight, out),
             }
         } else {
             match rows {
-                1 => panels_by::<V, 1, 4>(x, weight, out),
-                2 => panels_by::<V, 2, 2>(x, weight, out),
-                3 => panels_by::<V, 3, 1>(x, weight, out),
-                4 => panels_by::<V, 4, 1>(x, weight, out),
-                5 => panels_by::<V, 5, 1>(x, weight, out),
-                _ => panels_by::<V, 6, 1>(x, weight, out),
+                1 => panels_by::<V, T, 1, 4>(x, weight, out),
+                2 => panels_by::<V, T, 2, 2>(x, weight, out),
+                3 => panels_by::<V, T, 3, 1>(x, weight, out),
+                4 => panels_by::<V, T, 4, 1>(x, weight, out),
+                5 => panels_by::<V, T, 5, 1>(x, weight, out),
+                _ => panels_by::<V, T, 6, 1>(x, weight, out),
             }
         }
     }
@@ -46,20 +69,20 @@ pub(super) unsafe fn gemm<V: Vector>(x: &[f32], weight: &Panels<'_>, out: &mut C
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn panels_by<V: Vector, const M: usize, const N: usize>(
+unsafe fn panels_by<V: Vector, T: Element, const M: usize, const N: usize>(
     x: &[f32],
-    weight: &Panels<'_>,
+    weight: &Weights<'_, T>,
     out: &mut Columns<'_>,
 ) {
-    let panels = weight.floats.len() / (weight.depth * LANES);
+    let panels = weight.elements.len() / (weight.depth * LANES);
     let whole = panels - panels % N;
     // SAFETY: the caller has the instructions of `V`.
     unsafe {
         for panel in (0..whole).step_by(N) {
-            rows_by::<V, M, N>(x, weight, out, panel);
+            rows_by::<V, T, M, N>(x, weight, out, panel);
         }
         for panel in whole..panels {
-            rows_by::<V, M, 1>(x, weight, out, panel);
+            rows_by::<V, T, M, 1>(x, weight, out, panel);
         }
     }
 }
@@ -67,9 +90,9 @@ unsafe fn panels_by<V: Vector, const M: usize, const N: usize>(
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn rows_by<V: Vector, const M: usize, const N: usize>(
+unsafe fn rows_by<V: Vector, T: Element, const M: usize, const N: usize>(
     x: &[f32],
-    weight: &Panels<'_>,
+    weight: &Weights<'_, T>,
     out: &mut Columns<'_>,
     panel: usize,
 ) {
@@ -82,19 +105,19 @@ unsafe fn rows_by<V: Vector, const M: usize, const N: usize>(
         // SAFETY: the caller has the instructions of `V`.
         unsafe {
             for row in (0..whole).step_by(M) {
-                tile::<V, M, N>(x, weight, out, (row, panel), inputs);
+                tile::<V, T, M, N>(x, weight, out, (row, panel), inputs);
             }
             let mut row = whole;
             if M > 4 && rows - row >= 4 {
-                tile::<V, 4, N>(x, weight, out, (row, panel), inputs);
+                tile::<V, T, 4, N>(x, weight, out, (row, panel), inputs);
                 row += 4;
             }
             if M > 2 && rows - row >= 2 {
-                tile::<V, 2, N>(x, weight, out, (row, panel), inputs);
+                tile::<V, T, 2, N>(x, weight, out, (row, panel), inputs);
                 row += 2;
             }
             for row in row..rows {
-                tile::<V, 1, N>(x, weight, out, (row, panel), inputs);
+                tile::<V, T, 1, N>(x, weight, out, (row, panel), inputs);
             }
         }
     }
@@ -105,16 +128,16 @@ unsafe fn rows_by<V: Vector, const M: usize, const N: usize>(
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn tile<V: Vector, const M: usize, const N: usize>(
+unsafe fn tile<V: Vector, T: Element, const M: usize, const N: usize>(
     x: &[f32],
-    weight: &Panels<'_>,
+    weight: &Weights<'_, T>,
     out: &mut Columns<'_>,
     (row, panel): (usize, usize),
     (first, last): (usize, usize),
 ) {
     let depth = weight.depth;
     let x = &x[row * depth..(row + M) * depth];
-    let panels = &weight.floats[panel * depth * LANES..(panel + N) * depth * LANES];
+    let panels = &weight.elements[panel * depth * LANES..(panel + N) * depth * LANES];
     assert!(first <= last && last <= depth);
     // SAFETY: the caller has the instructions of `V`. `x` holds `M * depth` floats, `panels` holds
     // `N * depth * 16`, and `i < depth`; `begin` and `end` check their own slices.
@@ -128,7 +151,7 @@ unsafe fn tile<V: Vector, const M: usize, const N: usize>(
         for i in first..last {
             let mut weights = [V::splat(0.0); N];
             for (n, weights) in weights.iter_mut().enumerate() {
-                *weights = V::load(panels.as_ptr().add((n * depth + i) * LANES));
+                *weights = T::load(panels.as_ptr().add((n * depth + i) * LANES));
             }
             for (m, sums) in sums.iter_mut().enumerate() {
                 let value = V::splat(*x.get_unchecked(m * depth + i));
@@ -150,8 +173,8 @@ unsafe fn tile<V: Vector, const M: usize, const N: usize>(
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn begin<V: Vector>(
-    weight: &Panels<'_>,
+unsafe fn begin<V: Vector, T: Element>(
+    weight: &Weights<'_, T>,
     out: &mut Columns<'_>,
     (row, panel): (usize, usize),
     is_first: bool,

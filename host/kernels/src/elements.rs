@@ -1,0 +1,163 @@
+//! Numbers that stay in memory at the width they came in, and are widened, exactly, where they are
+//! used.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::WeightBytes;
+use crate::WeightFormat;
+use crate::aligned::{Aligned, Plain};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Vector;
+
+/// A number as it is kept.
+pub(crate) trait Element: Plain + Default {
+    /// The number, widened.
+    fn widen(self) -> f32;
+
+    /// Sixteen numbers, widened.
+    ///
+    /// # Safety
+    /// As [`Vector`], and `source` is readable for sixteen numbers.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load<V: Vector>(source: *const Self) -> V;
+}
+
+impl Element for f32 {
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load<V: Vector>(source: *const Self) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load(source) }
+    }
+}
+
+/// The bits of an f16.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct F16(pub(crate) u16);
+
+/// The bits of a bf16.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct Bf16(pub(crate) u16);
+
+impl Plain for F16 {}
+impl Plain for Bf16 {}
+
+impl Element for F16 {
+    fn widen(self) -> f32 {
+        f16::from_bits(self.0).to_f32()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load<V: Vector>(source: *const Self) -> V {
+        // SAFETY: the caller's promise; `F16` is transparent.
+        unsafe { V::load_f16(source.cast()) }
+    }
+}
+
+impl Element for Bf16 {
+    fn widen(self) -> f32 {
+        bf16::from_bits(self.0).to_f32()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load<V: Vector>(source: *const Self) -> V {
+        // SAFETY: the caller's promise; `Bf16` is transparent.
+        unsafe { V::load_bf16(source.cast()) }
+    }
+}
+
+/// Numbers of one width.
+#[derive(Debug)]
+pub(crate) enum Elements {
+    F32(Aligned<f32>),
+    F16(Aligned<F16>),
+    Bf16(Aligned<Bf16>),
+}
+
+/// Runs `$body` with `$elements` as a slice of its own type.
+macro_rules! with_elements {
+    ($held:expr, $elements:ident => $body:expr) => {
+        match $held {
+            $crate::elements::Elements::F32(held) => {
+                let $elements = held.as_slice();
+                $body
+            }
+            $crate::elements::Elements::F16(held) => {
+                let $elements = held.as_slice();
+                $body
+            }
+            $crate::elements::Elements::Bf16(held) => {
+                let $elements = held.as_slice();
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_elements;
+
+impl Elements {
+    /// The elements of `weight`: every `rows` rows fill `len` elements, which begin where those of the
+    /// rows before end; `place` says where, by row and column of the group. What nothing is put at is
+    /// zero. Weights in blocks become floats.
+    pub(crate) fn arranged(
+        weight: &WeightBytes<'_>,
+        (rows, len): (usize, usize),
+        place: impl Fn(usize, usize) -> usize + Sync,
+    ) -> Self {
+        let halves = |row: usize| weight.row(row).as_chunks::<2>().0.iter();
+        match weight.format() {
+            WeightFormat::F16 => Self::F16(arrange(weight, (rows, len), |row, group, target| {
+                for (column, bytes) in halves(row).enumerate() {
+                    target[place(row - group, column)] = F16(u16::from_le_bytes(*bytes));
+                }
+            })),
+            WeightFormat::Bf16 => Self::Bf16(arrange(weight, (rows, len), |row, group, target| {
+                for (column, bytes) in halves(row).enumerate() {
+                    target[place(row - group, column)] = Bf16(u16::from_le_bytes(*bytes));
+                }
+            })),
+            _ => Self::F32(arrange(weight, (rows, len), |row, group, target| {
+                let mut values = vec![0.0; weight.columns()];
+                weight.read_row(row, &mut values);
+                for (column, value) in values.iter().enumerate() {
+                    target[place(row - group, column)] = *value;
+                }
+            })),
+        }
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::F32(held) => held.bytes(),
+            Self::F16(held) => held.bytes(),
+            Self::Bf16(held) => held.bytes(),
+        }
+    }
+}
+
+/// Runs `put(row, first row of its group, the group's elements)` for every row.
+fn arrange<T: Plain>(
+    weight: &WeightBytes<'_>,
+    (rows, len): (usize, usize),
+    put: impl Fn(usize, usize, &mut [T]) + Sync,
+) -> Aligned<T> {
+    let mut held = Aligned::zeros(weight.rows().div_ceil(rows) * len);
+    let groups = held.as_mut_slice().par_chunks_mut(len).enumerate();
+    groups.for_each(|(group, target)| {
+        let first = group * rows;
+        for row in first..(first + rows).min(weight.rows()) {
+            put(row, first, target);
+        }
+    });
+    held
+}

@@ -1,0 +1,102 @@
+//! Products of one input with several weights, and what adapters add to each, in as few rounds of the
+//! pool as the data allows: activations are rounded once, all first halves of LoRA run together, and
+//! whoever computes a tile of the base product adds the second halves to it while it is in the cache.
+
+use std::cell::OnceCell;
+
+use candle_core::Tensor;
+
+use super::{OP, PackedLinear, QuantizedRows, Rows};
+use crate::dispatch::{Level, level};
+use crate::ops::columns::{Output, for_tiles};
+use crate::ops::lora_expand::expand_tile;
+use crate::ops::lora_shrink::{check_segments, shrink_all};
+use crate::tensor::{Place, from_host, host_floats, place, rows};
+use crate::{KernelError, LoraSegment, cuda};
+
+/// Rows that several products share: what is derived from them is derived once.
+pub struct LinearInput<'a> {
+    x: &'a Tensor,
+    quantized: OnceCell<QuantizedRows>,
+}
+
+impl<'a> LinearInput<'a> {
+    /// The rows of `x`, f32 `[rows, in_features]`.
+    #[must_use]
+    pub fn new(x: &'a Tensor) -> Self {
+        Self { x, quantized: OnceCell::new() }
+    }
+
+    fn quantized(&self, x: &[f32], depth: usize) -> &QuantizedRows {
+        self.quantized.get_or_init(|| QuantizedRows::of(x, depth))
+    }
+}
+
+/// One product of a group.
+#[derive(Debug)]
+pub struct GroupMember<'a> {
+    /// The weight.
+    pub linear: &'a PackedLinear,
+    /// Rows with an adapter, in order.
+    pub segments: Vec<LoraSegment<'a>>,
+}
+
+/// `x Wᵀ + b` of each member, `[rows, out_features]` in f32, plus `scale * (x Aᵀ) Bᵀ` for the rows of its
+/// segments.
+///
+/// # Errors
+/// An operand of another shape or type, segments that overlap, are out of order or outside the rows,
+/// a pair of other widths than its weight, or a device this build can't use.
+pub fn linear_group(
+    input: &LinearInput<'_>,
+    members: &[GroupMember<'_>],
+) -> Result<Vec<Tensor>, KernelError> {
+    let depth = input.x.dims().last().copied().unwrap_or(0);
+    let mut found = 0;
+    for member in members {
+        let linear = member.linear;
+        found = rows(OP, "x", input.x, linear.in_features)?;
+        check_segments(OP, &member.segments, found, |pair| (pair.in_features(), depth))?;
+        let width = linear.out_features;
+        check_segments(OP, &member.segments, found, |pair| (pair.out_features(), width))?;
+    }
+    if place(OP, input.x.device())? == Place::Cuda {
+        return cuda::refuse(OP);
+    }
+    let x = host_floats(OP, "x", input.x)?;
+    let mut floats: Vec<Vec<f32>> =
+        members.iter().map(|member| vec![0.0; found * member.linear.out_features]).collect();
+    let mut outputs: Vec<Output<'_>> = floats
+        .iter_mut()
+        .zip(members)
+        .map(|(floats, member)| Output { floats, width: member.linear.out_features })
+        .collect();
+    products(level(), (input, x.as_slice()?, found), members, &mut outputs);
+    let shaped = floats.into_iter().zip(members);
+    shaped.map(|(floats, member)| from_host(floats, (found, member.linear.out_features))).collect()
+}
+
+/// The work behind [`linear_group`], on checked operands.
+pub(super) fn products(
+    level: Level,
+    (input, x, rows): (&LinearInput<'_>, &[f32], usize),
+    members: &[GroupMember<'_>],
+    outputs: &mut [Output<'_>],
+) {
+    let Some(depth) = members.first().map(|member| member.linear.in_features) else { return };
+    let groups: Vec<&[LoraSegment<'_>]> =
+        members.iter().map(|member| member.segments.as_slice()).collect();
+    let hidden = shrink_all(level, x, &groups);
+    let prepared: Vec<Rows<'_>> = members
+        .iter()
+        .map(|member| match member.linear.is_quantized() {
+            true => Rows::Quantized(input.quantized(x, depth)),
+            false => Rows::Float(x),
+        })
+        .collect();
+    for_tiles(outputs, rows, depth, |member, tile, columns| {
+        let GroupMember { linear, segments } = &members[member];
+        linear.product(level, &prepared[member], tile, columns);
+        expand_tile(level, &hidden[member], segments, tile, columns);
+    });
+}
