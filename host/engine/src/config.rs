@@ -1,5 +1,7 @@
 //! Limits of the engine, each with its unit in its name.
 
+use models::KvFormat;
+
 /// Limits of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -9,6 +11,8 @@ pub struct EngineConfig {
     pub block_tokens: usize,
     /// Blocks of the KV cache.
     pub kv_blocks: usize,
+    /// How keys and values are kept; `None` for as exactly as the model's weights are.
+    pub kv_format: Option<KvFormat>,
     /// Most rows of one step.
     pub step_tokens_max: usize,
     /// Most sequences that run at once.
@@ -27,6 +31,7 @@ impl Default for EngineConfig {
             threads: 2,
             block_tokens: 16,
             kv_blocks: 2048,
+            kv_format: None,
             step_tokens_max: 512,
             sequences_max: 64,
             queue_max: 256,

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kernels::{Pool, THREADS_MAX};
-use models::{CausalLm, KvCache};
+use models::{CausalLm, KvCache, KvShape};
 use scheduler::{Scheduler, SchedulerConfig};
 use tokio::sync::{mpsc, watch};
 
@@ -65,7 +65,9 @@ impl Engine {
             prefix_cache: config.prefix_cache,
         })?;
         let (blocks, size) = (config.kv_blocks, config.block_tokens);
-        let kv = KvCache::new(model.config(), blocks, size, model.device())?;
+        let format = config.kv_format.unwrap_or(model.kv_format());
+        let shape = KvShape { blocks, block_tokens: size, format };
+        let kv = KvCache::new(model.config(), shape, model.device())?;
         let mut pool = Pool::new(config.threads.clamp(1, THREADS_MAX))
             .map_err(|error| EngineError::Threads { reason: error.to_string() })?;
         let shared = Arc::new(Shared {

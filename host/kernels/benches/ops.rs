@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use kernels::{
-    AttentionShape, KvBlocks, KvGeometry, LoraPair, LoraSegment, PackedLinear, PagedPlan,
+    AttentionShape, KvBlocks, KvFormat, KvGeometry, LoraPair, LoraSegment, PackedLinear, PagedPlan,
     PagedSpan, Pool, WeightBytes, WeightFormat, lora_expand, lora_shrink, paged_attention,
 };
 
@@ -78,7 +78,13 @@ fn packed(format: WeightFormat, inputs: usize, outputs: usize) -> PackedLinear {
 
 fn attention() {
     println!("attention of 32 heads by 64 over 8 key heads: rows context, ms, GFLOP/s");
-    let geometry = KvGeometry { blocks: 512, block_tokens: 16, kv_heads: 8, head_dim: 64 };
+    let geometry = KvGeometry {
+        blocks: 512,
+        block_tokens: 16,
+        kv_heads: 8,
+        head_dim: 64,
+        format: KvFormat::F16,
+    };
     let blocks = KvBlocks::new(geometry, &Device::Cpu).expect("small");
     let shape = AttentionShape { heads: 32, window: None, scale: 0.125 };
     for (rows, context_len) in [(1, 512), (1, 4096), (128, 128), (128, 1024), (512, 512)] {

@@ -15,6 +15,9 @@ pub(crate) trait Element: Plain + Default {
     /// The number, widened.
     fn widen(self) -> f32;
 
+    /// The nearest number; what is too large becomes the largest.
+    fn narrow(value: f32) -> Self;
+
     /// Sixteen numbers, widened.
     ///
     /// # Safety
@@ -26,6 +29,10 @@ pub(crate) trait Element: Plain + Default {
 impl Element for f32 {
     fn widen(self) -> f32 {
         self
+    }
+
+    fn narrow(value: f32) -> Self {
+        value
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -54,6 +61,11 @@ impl Element for F16 {
         f16::from_bits(self.0).to_f32()
     }
 
+    fn narrow(value: f32) -> Self {
+        let most = f16::MAX.to_f32();
+        Self(f16::from_f32(value.clamp(-most, most)).to_bits())
+    }
+
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load<V: Vector>(source: *const Self) -> V {
@@ -65,6 +77,11 @@ impl Element for F16 {
 impl Element for Bf16 {
     fn widen(self) -> f32 {
         bf16::from_bits(self.0).to_f32()
+    }
+
+    fn narrow(value: f32) -> Self {
+        let most = bf16::MAX.to_f32();
+        Self(bf16::from_f32(value.clamp(-most, most)).to_bits())
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -23,8 +23,9 @@ mod weight;
 use cuda_disabled as cuda;
 
 pub use error::KernelError;
+pub use ops::add::add;
 pub use ops::embedding::Embedding;
-pub use ops::kv_write::{KvBlocks, KvGeometry, PagedPlan, PagedSpan, kv_write};
+pub use ops::kv_write::{KvBlocks, KvFormat, KvGeometry, PagedPlan, PagedSpan, kv_write};
 pub use ops::linear::{GroupMember, LinearInput, PackedLinear, linear_group};
 pub use ops::lora_expand::lora_expand;
 pub use ops::lora_shrink::{LoraPair, LoraSegment, lora_shrink};

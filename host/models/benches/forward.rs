@@ -15,7 +15,7 @@ use candle_core::Device;
 use kernels::Pool;
 use lora::Adapter;
 use models::{
-    CausalLm, ForwardBatch, KvCache, LoadOptions, ModelConfig, Quantization, SequenceSpan,
+    CausalLm, ForwardBatch, KvCache, KvShape, LoadOptions, ModelConfig, Quantization, SequenceSpan,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -169,7 +169,8 @@ fn measure(
     let megabytes = model.weights_bytes() >> 20;
     println!("{format}: {megabytes} MiB, loaded in {:.2} s", start.elapsed().as_secs_f64());
     let blocks = 32 * CONTEXT.div_ceil(BLOCK_TOKENS);
-    let mut kv = KvCache::new(model.config(), blocks, BLOCK_TOKENS, &Device::Cpu).expect("fits");
+    let shape = KvShape { blocks, block_tokens: BLOCK_TOKENS, format: model.kv_format() };
+    let mut kv = KvCache::new(model.config(), shape, &Device::Cpu).expect("fits");
     let bandwidth = bandwidth(threads);
     println!("  tok/s           base  one adapter  distinct    weights' share of the bandwidth");
     for (name, sequences, rows) in
@@ -199,7 +200,7 @@ fn main() {
     let threads = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(2);
     let formats = ["f16", "q8_0", "q6_k", "q4_k", "q4_0"];
     let named = |format: &&str| arguments.iter().any(|a| a == *format);
-    let some = formats.iter().any(|format| named(format));
+    let some = formats.iter().any(named);
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut state = 1;
     write_model(dir.path(), config, &mut state);

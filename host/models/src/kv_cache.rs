@@ -3,9 +3,32 @@
 //! It never decides which block belongs to whom: block tables come with each batch.
 
 use candle_core::Device;
-use kernels::{KvBlocks, KvGeometry};
+use kernels::{KvBlocks, KvFormat, KvGeometry};
 
 use crate::{ModelConfig, ModelError};
+
+/// Sizes of a cache that a model does not decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvShape {
+    /// Blocks per layer.
+    pub blocks: usize,
+    /// Positions per block.
+    pub block_tokens: usize,
+    /// How the numbers are kept.
+    pub format: KvFormat,
+}
+
+impl KvShape {
+    fn geometry(self, config: &ModelConfig) -> KvGeometry {
+        KvGeometry {
+            blocks: self.blocks,
+            block_tokens: self.block_tokens,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            format: self.format,
+        }
+    }
+}
 
 /// The paged cache of one model.
 #[derive(Debug)]
@@ -15,22 +38,12 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Allocates `kv_blocks` blocks of `block_tokens` positions for each layer of the model.
+    /// Allocates the blocks of each layer of the model.
     ///
     /// # Errors
     /// A size of zero, one that overflows, or a device this build can't use.
-    pub fn new(
-        config: &ModelConfig,
-        kv_blocks: usize,
-        block_tokens: usize,
-        device: &Device,
-    ) -> Result<Self, ModelError> {
-        let geometry = KvGeometry {
-            blocks: kv_blocks,
-            block_tokens,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-        };
+    pub fn new(config: &ModelConfig, shape: KvShape, device: &Device) -> Result<Self, ModelError> {
+        let geometry = shape.geometry(config);
         let layers = (0..config.layers)
             .map(|_| KvBlocks::new(geometry, device))
             .collect::<Result<_, kernels::KernelError>>()?;
@@ -51,14 +64,8 @@ impl KvCache {
 
     /// Bytes that `new` allocates for these sizes; `None` if that overflows.
     #[must_use]
-    pub fn bytes(config: &ModelConfig, kv_blocks: usize, block_tokens: usize) -> Option<u64> {
-        let geometry = KvGeometry {
-            blocks: kv_blocks,
-            block_tokens,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-        };
-        geometry.bytes()?.checked_mul(config.layers as u64)
+    pub fn bytes(config: &ModelConfig, shape: KvShape) -> Option<u64> {
+        shape.geometry(config).bytes()?.checked_mul(config.layers as u64)
     }
 
     pub(crate) fn geometry(&self) -> KvGeometry {

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use candle_core::{Device, Tensor};
 use engine::{Engine, EngineConfig, EngineEvent, EngineHandle, EngineRequest, OutputStream};
-use models::{BatchError, CausalLm, ForwardBatch, KvCache, ModelConfig, ModelError};
+use models::{BatchError, CausalLm, ForwardBatch, KvCache, KvFormat, ModelConfig, ModelError};
 use request::{FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
 
 /// A forward with this token in it fails. It and the next two are never the likeliest.
@@ -60,6 +60,10 @@ pub(crate) fn likeliest(token: TokenId, position: u32, vocab_size: usize) -> Tok
 }
 
 impl CausalLm for Fake {
+    fn kv_format(&self) -> KvFormat {
+        KvFormat::F32
+    }
+
     fn config(&self) -> &ModelConfig {
         &self.config
     }

@@ -1,6 +1,7 @@
 //! One folder per op: `mod.rs` the safe entry, `scalar.rs` the specification, `simd.rs` the vector
 //! body.
 
+pub mod add;
 mod columns;
 pub mod embedding;
 pub mod kv_write;
@@ -17,3 +18,6 @@ pub(crate) mod testing;
 
 /// Multiply-adds below which a second thread costs more than it saves.
 pub(crate) const PARALLEL_WORK_MIN: usize = 1 << 16;
+
+/// Elements that one task of an op on single elements or rows takes.
+pub(crate) const ELEMENTS_PER_TASK: usize = 1 << 12;

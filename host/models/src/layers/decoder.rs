@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use kernels::{Embedding, KernelError, KvBlocks, PackedLinear, RopeTable};
+use kernels::{
+    Embedding, KernelError, KvBlocks, KvFormat, PackedLinear, RopeTable, WeightFormat, add,
+};
 use lora::ModelShape;
 
 use super::attention::Attention;
@@ -54,9 +56,9 @@ impl Layer {
 
     fn forward(&self, x: Tensor, step: &Step, kv: &mut KvBlocks) -> Result<Tensor, ModelError> {
         let attended = self.self_attn.forward(&self.input_layernorm.forward(&x)?, step, kv)?;
-        let x = (x + attended).map_err(KernelError::from)?;
+        let x = add(x, &attended)?;
         let mixed = self.mlp.forward(&self.post_attention_layernorm.forward(&x)?, step)?;
-        Ok((x + mixed).map_err(KernelError::from)?)
+        Ok(add(x, &mixed)?)
     }
 
     fn bytes(&self) -> usize {
@@ -77,6 +79,7 @@ pub(crate) struct Decoder {
     /// Hidden states to logits; the embedding reads out of it where they are tied.
     lm_head: Arc<PackedLinear>,
     rope: RopeTable,
+    kv_format: KvFormat,
 }
 
 impl Decoder {
@@ -93,6 +96,10 @@ impl Decoder {
         let embedding = weights.tensor(EMBEDDING, &table)?;
         let format = options.quantization.map(Quantization::of_head);
         let pack = |weight| PackedLinear::pack(weight, None, format, device).map(Arc::new);
+        let kv_format = match (embedding.format(), options.quantization) {
+            (WeightFormat::F32, None) => KvFormat::F32,
+            _ => KvFormat::F16,
+        };
         let (embed_tokens, lm_head) = if config.tie_word_embeddings {
             let lm_head = pack(embedding)?;
             (Embedding::tied(Arc::clone(&lm_head)), lm_head)
@@ -108,7 +115,7 @@ impl Decoder {
         weights.check_all_taken()?;
         let rope = RopeTable::new(&config.rope)?;
         let device = device.clone();
-        Ok(Self { config, shape, device, embed_tokens, layers, norm, lm_head, rope })
+        Ok(Self { config, shape, device, embed_tokens, layers, norm, lm_head, rope, kv_format })
     }
 
     fn check(&self, batch: &ForwardBatch, kv: &KvCache) -> Result<(), BatchError> {
@@ -143,6 +150,10 @@ impl Decoder {
 impl CausalLm for Decoder {
     fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    fn kv_format(&self) -> KvFormat {
+        self.kv_format
     }
 
     fn device(&self) -> &Device {

@@ -4,7 +4,7 @@ use candle_core::Device;
 use models::{BatchError, ForwardBatch, KvCache, ModelConfig, ModelError, SequenceSpan};
 
 use crate::fixture;
-use crate::runner::Fixture;
+use crate::runner::{Fixture, kv_shape};
 
 fn batch(fixture: &Fixture, case: usize) -> ForwardBatch {
     ForwardBatch {
@@ -25,7 +25,7 @@ fn batch(fixture: &Fixture, case: usize) -> ForwardBatch {
 fn what_belongs_to_another_model_is_refused() {
     let mut qwen2 = Fixture::load("qwen2");
     let qwen3 = Fixture::load("qwen3");
-    let kv = |config: &ModelConfig| KvCache::new(config, 2, 16, &Device::Cpu).unwrap();
+    let kv = |config: &ModelConfig| KvCache::new(config, kv_shape(2, 16), &Device::Cpu).unwrap();
     let (mut own, mut other) = (kv(qwen2.model.config()), kv(qwen3.model.config()));
     let good = batch(&qwen2, 1);
     assert!(qwen2.model.forward(&good, &mut own).is_ok());
@@ -52,7 +52,7 @@ fn what_belongs_to_another_model_is_refused() {
 fn logits_come_in_the_order_asked_for() {
     let mut fixture = Fixture::load("llama");
     let config = fixture.model.config().clone();
-    let mut kv = KvCache::new(&config, 2, 16, &Device::Cpu).unwrap();
+    let mut kv = KvCache::new(&config, kv_shape(2, 16), &Device::Cpu).unwrap();
     let mut run = |logits_rows: Vec<u32>| {
         let batch = ForwardBatch { logits_rows, ..batch(&fixture, 2) };
         fixture.model.forward(&batch, &mut kv).unwrap().to_vec2::<f32>().unwrap()
@@ -69,10 +69,10 @@ fn logits_come_in_the_order_asked_for() {
 fn a_cache_has_the_bytes_it_said() {
     let config = ModelConfig::from_dir(&fixture("llama")).unwrap();
     // Three layers, two key heads, sixteen wide, keys and values.
-    assert_eq!(KvCache::bytes(&config, 10, 16), Some(3 * 2 * 16 * 2 * 160 * 4));
-    assert_eq!(KvCache::bytes(&config, 0, 16), None);
-    assert_eq!(KvCache::bytes(&config, usize::MAX, 16), None);
+    assert_eq!(KvCache::bytes(&config, kv_shape(10, 16)), Some(3 * 2 * 16 * 2 * 160 * 4));
+    assert_eq!(KvCache::bytes(&config, kv_shape(0, 16)), None);
+    assert_eq!(KvCache::bytes(&config, kv_shape(usize::MAX, 16)), None);
     for (blocks, tokens) in [(0, 16), (16, 0), (u32::MAX as usize, u32::MAX as usize)] {
-        assert!(KvCache::new(&config, blocks, tokens, &Device::Cpu).is_err());
+        assert!(KvCache::new(&config, kv_shape(blocks, tokens), &Device::Cpu).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use models::{CausalLm, ForwardBatch, KvCache, LoadOptions, SequenceSpan};
+use models::{CausalLm, ForwardBatch, KvCache, KvFormat, KvShape, LoadOptions, SequenceSpan};
 use serde::Deserialize;
 
 use crate::fixture;
@@ -92,7 +92,7 @@ pub(crate) fn run(fixture: &mut Fixture, cases: &[usize], plan: &Plan) -> (Vec<O
         .collect();
     let needed: Vec<usize> = lengths.iter().map(|n| n.div_ceil(plan.block_tokens)).collect();
     let blocks = needed.iter().sum::<usize>() + 3;
-    let mut kv = KvCache::new(&config, blocks, plan.block_tokens, &Device::Cpu).unwrap();
+    let mut kv = KvCache::new(&config, kv_shape(blocks, plan.block_tokens), &Device::Cpu).unwrap();
     // A block is as good as any other: hand them out in a scattered order.
     let mut free: Vec<u32> = (0..blocks as u32).collect();
     free.sort_by_key(|block| block.wrapping_mul(2_654_435_761) >> 7);
@@ -176,4 +176,9 @@ fn take(running: &mut [Running], members: &[(usize, usize)], logits: &Tensor) {
             }
         }
     }
+}
+
+/// A cache of whole floats, as what is compared with the reference needs it.
+pub(crate) fn kv_shape(blocks: usize, block_tokens: usize) -> KvShape {
+    KvShape { blocks, block_tokens, format: KvFormat::F32 }
 }

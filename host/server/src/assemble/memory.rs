@@ -2,22 +2,28 @@
 //! tells the operator nothing.
 
 use anyhow::{Result, bail};
-use models::{KvCache, ModelConfig};
+use models::{CausalLm, KvCache, KvFormat, KvShape, ModelConfig};
 
-use crate::config::Limits;
+use crate::config::{Config, Limits};
 
 /// Refuses a KV cache that is larger than the machine's memory.
 ///
 /// # Errors
 /// With the limits to lower.
-pub(super) fn check_kv(model: &ModelConfig, limits: &Limits) -> Result<()> {
+pub(super) fn check_kv(model: &dyn CausalLm, config: &Config) -> Result<()> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    check(model, limits, total_bytes(&meminfo))
+    let format = config.kv_cache_dtype.format().unwrap_or(model.kv_format());
+    check(model.config(), (&config.limits, format), total_bytes(&meminfo))
 }
 
-fn check(model: &ModelConfig, limits: &Limits, machine_bytes: Option<u64>) -> Result<()> {
+fn check(
+    model: &ModelConfig,
+    (limits, format): (&Limits, KvFormat),
+    machine_bytes: Option<u64>,
+) -> Result<()> {
     let (kv_blocks, block_tokens) = (limits.kv_blocks, limits.block_tokens);
-    let bytes = KvCache::bytes(model, kv_blocks, block_tokens).unwrap_or(u64::MAX);
+    let shape = KvShape { blocks: kv_blocks, block_tokens, format };
+    let bytes = KvCache::bytes(model, shape).unwrap_or(u64::MAX);
     // Where the machine's memory is not known, what can be addressed bounds it.
     let most = machine_bytes.unwrap_or(i64::MAX as u64);
     if bytes > most {
@@ -49,12 +55,14 @@ mod tests {
         let mut settings = Settings::default();
         settings.limits.set("kv_blocks", 10);
         let limits = settings.limits.resolve().expect("limits");
-        let bytes = KvCache::bytes(&model, 10, 16).expect("small");
-        assert!(check(&model, &limits, Some(bytes + 1)).is_ok());
-        assert!(check(&model, &limits, Some(bytes)).is_ok());
-        let error = check(&model, &limits, Some(bytes - 1)).expect_err("too large").to_string();
+        let shape = KvShape { blocks: 10, block_tokens: 16, format: KvFormat::F16 };
+        let bytes = KvCache::bytes(&model, shape).expect("small");
+        let check = |bytes| check(&model, (&limits, shape.format), bytes);
+        assert!(check(Some(bytes + 1)).is_ok());
+        assert!(check(Some(bytes)).is_ok());
+        let error = check(Some(bytes - 1)).expect_err("too large").to_string();
         assert!(error.contains("kv_blocks = 10 of block_tokens = 16"), "{error}");
-        assert!(check(&model, &limits, None).is_ok());
+        assert!(check(None).is_ok());
     }
 
     #[test]

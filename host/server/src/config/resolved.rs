@@ -64,6 +64,30 @@ impl From<Quantize> for models::Quantization {
     }
 }
 
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KvCacheDtype {
+    /// As exactly as the model's weights: f32 for a model in f32, else f16.
+    #[default]
+    Auto,
+    /// Four bytes a number.
+    F32,
+    /// Two bytes a number.
+    F16,
+}
+
+impl KvCacheDtype {
+    /// What the engine is told; `None` leaves it to the model.
+    pub(crate) fn format(self) -> Option<models::KvFormat> {
+        match self {
+            Self::Auto => None,
+            Self::F32 => Some(models::KvFormat::F32),
+            Self::F16 => Some(models::KvFormat::F16),
+        }
+    }
+}
+
 /// Form of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -106,6 +130,8 @@ pub(crate) struct Config {
     pub(crate) threads: usize,
     /// What the base's linear layers are rounded to.
     pub(crate) quantize: Option<Quantize>,
+    /// How keys and values are kept.
+    pub(crate) kv_cache_dtype: KvCacheDtype,
     /// Form of log lines.
     pub(crate) log_format: LogFormat,
     /// Limits.
@@ -153,6 +179,7 @@ impl Config {
             api_keys_file: settings.api_keys_file,
             threads,
             quantize: settings.quantize,
+            kv_cache_dtype: settings.kv_cache_dtype.unwrap_or_default(),
             log_format: settings.log_format.unwrap_or_default(),
             limits,
         })

@@ -8,13 +8,13 @@ use serde::Deserialize;
 use crate::config::adapter::NamedAdapter;
 use crate::config::limits::LimitSettings;
 use crate::config::plugin::PluginSettings;
-use crate::config::resolved::{LogFormat, Quantize};
+use crate::config::resolved::{KvCacheDtype, LogFormat, Quantize};
 
 /// What a file or a command line says; what it does not say is `None` or empty.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
-    /// Hugging Face directory of the base model
+    /// Base model: a Hugging Face directory, or a GGUF file with its tokenizer.json beside it
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Name of the base model on the wire [default: the name of its directory]
@@ -64,6 +64,9 @@ pub(crate) struct Settings {
     /// Rounds the base model's linear layers when they are loaded; adapters stay as they are
     #[arg(long, value_name = "FORMAT")]
     pub(crate) quantize: Option<Quantize>,
+    /// How keys and values are kept [default: f32 for a model in f32, else f16]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) kv_cache_dtype: Option<KvCacheDtype>,
     /// Form of log lines on stderr [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -94,6 +97,7 @@ impl Settings {
                 .or(lower.allow_remote_without_keys),
             threads: self.threads.or(lower.threads),
             quantize: self.quantize.or(lower.quantize),
+            kv_cache_dtype: self.kv_cache_dtype.or(lower.kv_cache_dtype),
             log_format: self.log_format.or(lower.log_format),
             limits: self.limits.over(lower.limits),
         }

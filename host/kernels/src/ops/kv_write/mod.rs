@@ -7,13 +7,18 @@ mod plan;
 
 use candle_core::{Device, Tensor};
 
-use crate::aligned::{Aligned, LANES};
+use crate::aligned::{Aligned, LANES, Plain};
+use crate::elements::{Element, F16};
+use crate::pool::{Parts, for_tasks};
 use crate::tensor::{Place, exactly, host_floats, place};
 use crate::{KernelError, cuda};
 
 pub use plan::{PagedPlan, PagedSpan};
 
 const OP: &str = "kv_write";
+
+/// Numbers that one thread writes sooner than it has woken another.
+const WRITE_ALONE_MAX: usize = 1 << 11;
 
 /// Sizes of a layer's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +31,31 @@ pub struct KvGeometry {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// How the numbers are kept.
+    pub format: KvFormat,
+}
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KvFormat {
+    /// As they were computed.
+    #[default]
+    F32,
+    /// Rounded to half precision: half the memory to hold and to read. Magnitudes above 65504 become
+    /// 65504.
+    F16,
+}
+
+impl KvFormat {
+    /// Bytes of a number.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
 }
 
 impl KvGeometry {
@@ -63,7 +93,7 @@ impl KvGeometry {
         let values = dim.checked_mul(self.block_tokens)?;
         let heads = self.blocks.checked_mul(self.kv_heads)?;
         let floats = keys.checked_add(values)?.checked_mul(heads)?;
-        let bytes = floats.checked_mul(size_of::<f32>())?;
+        let bytes = floats.checked_mul(self.format.bytes())?;
         (bytes <= isize::MAX as usize).then_some(bytes as u64)
     }
 }
@@ -71,9 +101,47 @@ impl KvGeometry {
 /// Keys and values of one layer.
 #[derive(Debug)]
 pub struct KvBlocks {
-    keys: Aligned<f32>,
-    values: Aligned<f32>,
+    held: Held,
     geometry: KvGeometry,
+}
+
+/// Keys, `[block][head][head_dim][padded_tokens]`, and values, `[block][head][block_tokens][padded_dim]`.
+#[derive(Debug)]
+enum Held {
+    F32(Aligned<f32>, Aligned<f32>),
+    F16(Aligned<F16>, Aligned<F16>),
+}
+
+/// Keys and values as slices of their own type.
+#[derive(Clone, Copy)]
+pub(crate) struct Pages<'a, T> {
+    keys: &'a [T],
+    values: &'a [T],
+    geometry: KvGeometry,
+}
+
+impl<'a, T> Pages<'a, T> {
+    /// Keys of one head in one block, `[head_dim][padded_tokens]`.
+    #[inline(always)]
+    pub(crate) fn keys_of(&self, block: usize, head: usize) -> &'a [T] {
+        let len = self.geometry.key_len();
+        let index = block * self.geometry.kv_heads + head;
+        &self.keys[index * len..(index + 1) * len]
+    }
+
+    /// Values of one head in one block, `[block_tokens][padded_dim]`.
+    #[inline(always)]
+    pub(crate) fn values_of(&self, block: usize, head: usize) -> &'a [T] {
+        let len = self.geometry.value_len();
+        let index = block * self.geometry.kv_heads + head;
+        &self.values[index * len..(index + 1) * len]
+    }
+}
+
+/// What reads keys and values, whatever they are kept as.
+pub(crate) trait ReadPages {
+    /// Reads.
+    fn read<T: Element>(self, pages: Pages<'_, T>);
 }
 
 impl KvBlocks {
@@ -89,12 +157,11 @@ impl KvBlocks {
         if geometry.bytes().is_none() {
             return Err(KernelError::Size { op: OP, what: "zero or too large" });
         }
-        let heads = geometry.blocks * geometry.kv_heads;
-        Ok(Self {
-            keys: Aligned::zeros(heads * geometry.key_len()),
-            values: Aligned::zeros(heads * geometry.value_len()),
-            geometry,
-        })
+        let held = match geometry.format {
+            KvFormat::F32 => Held::F32(keys(&geometry), values(&geometry)),
+            KvFormat::F16 => Held::F16(keys(&geometry), values(&geometry)),
+        };
+        Ok(Self { held, geometry })
     }
 
     /// Sizes of the blocks.
@@ -103,39 +170,77 @@ impl KvBlocks {
         self.geometry
     }
 
-    /// Keys of one head in one block, `[head_dim][padded_tokens]`.
-    pub(crate) fn keys_of(&self, block: usize, head: usize) -> &[f32] {
-        let len = self.geometry.key_len();
-        let index = block * self.geometry.kv_heads + head;
-        &self.keys.as_slice()[index * len..(index + 1) * len]
-    }
-
-    /// Values of one head in one block, `[block_tokens][padded_dim]`.
-    pub(crate) fn values_of(&self, block: usize, head: usize) -> &[f32] {
-        let len = self.geometry.value_len();
-        let index = block * self.geometry.kv_heads + head;
-        &self.values.as_slice()[index * len..(index + 1) * len]
+    /// Hands keys and values to `reader`.
+    #[inline(always)]
+    pub(crate) fn read(&self, reader: impl ReadPages) {
+        let geometry = self.geometry;
+        match &self.held {
+            Held::F32(keys, values) => {
+                reader.read(Pages { keys: keys.as_slice(), values: values.as_slice(), geometry });
+            }
+            Held::F16(keys, values) => {
+                reader.read(Pages { keys: keys.as_slice(), values: values.as_slice(), geometry });
+            }
+        }
     }
 
     fn write(&mut self, plan: &PagedPlan, k: &[f32], v: &[f32]) {
         let geometry = self.geometry;
-        let (dim, tokens) = (geometry.head_dim, geometry.padded_tokens());
-        let width = geometry.kv_heads * dim;
-        let keys = self.keys.as_mut_slice();
-        let values = self.values.as_mut_slice();
-        for (row, slot) in plan.slots().iter().enumerate() {
-            let (block, offset) = (slot / geometry.block_tokens, slot % geometry.block_tokens);
-            for head in 0..geometry.kv_heads {
-                let source = row * width + head * dim..row * width + (head + 1) * dim;
-                let index = block * geometry.kv_heads + head;
-                let target = &mut keys[index * geometry.key_len()..][..geometry.key_len()];
-                for (lane, key) in target.chunks_exact_mut(tokens).zip(&k[source.clone()]) {
-                    lane[offset] = *key;
-                }
-                let start = index * geometry.value_len() + offset * geometry.padded_dim();
-                values[start..start + dim].copy_from_slice(&v[source]);
+        match &mut self.held {
+            Held::F32(keys, values) => {
+                write((keys.as_mut_slice(), values.as_mut_slice()), &geometry, plan, (k, v));
+            }
+            Held::F16(keys, values) => {
+                write((keys.as_mut_slice(), values.as_mut_slice()), &geometry, plan, (k, v));
             }
         }
+    }
+}
+
+fn keys<T: Plain>(geometry: &KvGeometry) -> Aligned<T> {
+    Aligned::zeros(geometry.blocks * geometry.kv_heads * geometry.key_len())
+}
+
+fn values<T: Plain>(geometry: &KvGeometry) -> Aligned<T> {
+    Aligned::zeros(geometry.blocks * geometry.kv_heads * geometry.value_len())
+}
+
+fn write<T: Element>(
+    (keys, values): (&mut [T], &mut [T]),
+    geometry: &KvGeometry,
+    plan: &PagedPlan,
+    (k, v): (&[f32], &[f32]),
+) {
+    let (dim, tokens) = (geometry.head_dim, geometry.padded_tokens());
+    let width = geometry.kv_heads * dim;
+    let slots = plan.slots();
+    // One head of all rows is one task: what two heads write lies in different places.
+    let (keys, values) = (Parts::of(keys), Parts::of(values));
+    let head_task = |head: usize| {
+        for (row, slot) in slots.iter().enumerate() {
+            let (block, offset) = (slot / geometry.block_tokens, slot % geometry.block_tokens);
+            let source = row * width + head * dim..row * width + (head + 1) * dim;
+            let index = block * geometry.kv_heads + head;
+            // SAFETY: `index` differs between heads, so these are this task's alone.
+            let (keys, values) = unsafe {
+                let start = index * geometry.value_len() + offset * geometry.padded_dim();
+                (
+                    keys.part(index * geometry.key_len()..(index + 1) * geometry.key_len()),
+                    values.part(start..start + dim),
+                )
+            };
+            for (lane, key) in keys.chunks_exact_mut(tokens).zip(&k[source.clone()]) {
+                lane[offset] = T::narrow(*key);
+            }
+            for (value, v) in values.iter_mut().zip(&v[source]) {
+                *value = T::narrow(*v);
+            }
+        }
+    };
+    if slots.len() * width <= WRITE_ALONE_MAX {
+        (0..geometry.kv_heads).for_each(head_task);
+    } else {
+        for_tasks(geometry.kv_heads, head_task);
     }
 }
 
@@ -169,25 +274,39 @@ mod tests {
     use crate::tensor::from_host;
 
     const GEOMETRY: KvGeometry =
-        KvGeometry { blocks: 5, block_tokens: 3, kv_heads: 2, head_dim: 4 };
+        KvGeometry { blocks: 5, block_tokens: 3, kv_heads: 2, head_dim: 4, format: KvFormat::F32 };
+
+    struct Check;
+
+    impl ReadPages for Check {
+        fn read<T: Element>(self, pages: Pages<'_, T>) {
+            let widened = |of: &[T]| of.iter().map(|v| v.widen()).collect::<Vec<f32>>();
+            // Row 1, head 1: floats 12..16, block 1 offset 0.
+            let keys = widened(pages.keys_of(1, 1));
+            assert_eq!([keys[0], keys[16], keys[32], keys[48]], [12.0, 13.0, 14.0, 15.0]);
+            assert_eq!(widened(pages.values_of(1, 1))[..4], [-12.0, -13.0, -14.0, -15.0]);
+            assert_eq!(widened(pages.values_of(4, 0))[32..36], [0.0, -1.0, -2.0, -3.0]);
+        }
+    }
 
     #[test]
     fn rows_land_in_their_slots() {
-        let mut blocks = KvBlocks::new(GEOMETRY, &Device::Cpu).unwrap();
-        // Positions 2, 3, 4 of a sequence in blocks 4 and 1.
-        let span = PagedSpan { row_start: 0, rows: 3, context_len: 5, block_table: vec![4, 1] };
-        let plan = PagedPlan::new(vec![span], &GEOMETRY).unwrap();
-        assert_eq!(plan.slots(), [14, 3, 4]);
-        let k: Vec<f32> = (0..24).map(|v| v as f32).collect();
-        let v: Vec<f32> = k.iter().map(|v| -v).collect();
-        let k = from_host(k, (3, 8)).unwrap();
-        let v = from_host(v, (3, 8)).unwrap();
-        kv_write(&k, &v, &plan, &mut blocks).unwrap();
-        // Row 1, head 1: floats 12..16, block 1 offset 0.
-        let keys = blocks.keys_of(1, 1);
-        assert_eq!([keys[0], keys[16], keys[32], keys[48]], [12.0, 13.0, 14.0, 15.0]);
-        assert_eq!(blocks.values_of(1, 1)[..4], [-12.0, -13.0, -14.0, -15.0]);
-        assert_eq!(blocks.values_of(4, 0)[32..36], [0.0, -1.0, -2.0, -3.0]);
+        for format in [KvFormat::F32, KvFormat::F16] {
+            let geometry = KvGeometry { format, ..GEOMETRY };
+            let mut blocks = KvBlocks::new(geometry, &Device::Cpu).unwrap();
+            // Positions 2, 3, 4 of a sequence in blocks 4 and 1.
+            let span = PagedSpan { row_start: 0, rows: 3, context_len: 5, block_table: vec![4, 1] };
+            let plan = PagedPlan::new(vec![span], &geometry).unwrap();
+            assert_eq!(plan.slots(), [14, 3, 4]);
+            let k: Vec<f32> = (0..24).map(|v| v as f32).collect();
+            let v: Vec<f32> = k.iter().map(|v| -v).collect();
+            let k = from_host(k, (3, 8)).unwrap();
+            let v = from_host(v, (3, 8)).unwrap();
+            kv_write(&k, &v, &plan, &mut blocks).unwrap();
+            blocks.read(Check);
+        }
+        assert_eq!(F16::narrow(1e9).widen(), 65504.0);
+        assert!(F16::narrow(f32::NAN).widen().is_nan());
     }
 
     #[test]

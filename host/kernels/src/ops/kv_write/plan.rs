@@ -105,7 +105,13 @@ mod tests {
 
     #[test]
     fn spans_that_lie_are_refused() {
-        let geometry = KvGeometry { blocks: 4, block_tokens: 8, kv_heads: 1, head_dim: 2 };
+        let geometry = KvGeometry {
+            blocks: 4,
+            block_tokens: 8,
+            kv_heads: 1,
+            head_dim: 2,
+            format: crate::KvFormat::F32,
+        };
         let span = |row_start, rows, context_len, block_table: &[u32]| PagedSpan {
             row_start,
             rows,

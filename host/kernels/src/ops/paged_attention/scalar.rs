@@ -4,21 +4,44 @@
 
 use super::Job;
 use crate::aligned::LANES;
+use crate::elements::Element;
+use crate::ops::kv_write::{Pages, ReadPages};
 use crate::simd::math::exp;
 use crate::simd::{max_lanes, sum_lanes};
 
 pub(super) fn attend(job: &Job<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+    job.blocks.read(Attend { job, scores, out });
+}
+
+struct Attend<'a> {
+    job: &'a Job<'a>,
+    scores: &'a mut Vec<f32>,
+    out: &'a mut [f32],
+}
+
+impl ReadPages for Attend<'_> {
+    fn read<T: Element>(self, pages: Pages<'_, T>) {
+        attend_in(self.job, pages, self.scores, self.out);
+    }
+}
+
+fn attend_in<T: Element>(
+    job: &Job<'_>,
+    pages: Pages<'_, T>,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) {
     let geometry = job.blocks.geometry();
     let (dim, tokens) = (geometry.head_dim, geometry.padded_tokens());
     for (query, out) in job.queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
         scores.clear();
         for position in job.first..job.end {
             let block = job.block_table[position / geometry.block_tokens] as usize;
-            let keys = job.blocks.keys_of(block, job.kv_head);
+            let keys = pages.keys_of(block, job.kv_head);
             let offset = position % geometry.block_tokens;
             let mut score = 0.0_f32;
             for (d, q) in query.iter().enumerate() {
-                score = q.mul_add(keys[d * tokens + offset], score);
+                score = q.mul_add(keys[d * tokens + offset].widen(), score);
             }
             scores.push(score * job.scale);
         }
@@ -37,9 +60,9 @@ pub(super) fn attend(job: &Job<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
             let mut sum = 0.0_f32;
             for (position, weight) in (job.first..job.end).zip(scores.iter()) {
                 let block = job.block_table[position / geometry.block_tokens] as usize;
-                let values = job.blocks.values_of(block, job.kv_head);
+                let values = pages.values_of(block, job.kv_head);
                 let offset = position % geometry.block_tokens;
-                sum = weight.mul_add(values[offset * geometry.padded_dim() + d], sum);
+                sum = weight.mul_add(values[offset * geometry.padded_dim() + d].widen(), sum);
             }
             *out = sum / total;
         }

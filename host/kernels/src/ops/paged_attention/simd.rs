@@ -3,6 +3,8 @@
 
 use super::Job;
 use crate::aligned::LANES;
+use crate::elements::Element;
+use crate::ops::kv_write::{Pages, ReadPages};
 use crate::simd::math::exp_vector;
 use crate::simd::{Vector, max_lanes, sum_lanes};
 
@@ -13,23 +15,61 @@ const VALUE_VECTORS: usize = 4;
 /// As [`Vector`].
 #[inline(always)]
 pub(super) unsafe fn attend<V: Vector>(job: &Job<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
-    let dim = job.blocks.geometry().head_dim;
-    let queries = job.queries.len() / dim;
+    let vector = std::marker::PhantomData::<V>;
+    job.blocks.read(Attend { job, scores, out, vector });
+}
+
+/// Made by [`attend`] alone, whose caller has the instructions of `V`.
+struct Attend<'a, V> {
+    job: &'a Job<'a>,
+    scores: &'a mut Vec<f32>,
+    out: &'a mut [f32],
+    vector: std::marker::PhantomData<V>,
+}
+
+impl<V: Vector> ReadPages for Attend<'_, V> {
+    #[inline(always)]
+    fn read<T: Element>(self, pages: Pages<'_, T>) {
+        // SAFETY: whoever made `self` has the instructions of `V`.
+        unsafe { attend_in::<V, T>(&InPages { job: self.job, pages }, self.scores, self.out) }
+    }
+}
+
+/// A job, and what it reads.
+struct InPages<'a, T> {
+    job: &'a Job<'a>,
+    pages: Pages<'a, T>,
+}
+
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+unsafe fn attend_in<V: Vector, T: Element>(
+    job: &InPages<'_, T>,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    let dim = job.job.blocks.geometry().head_dim;
+    let queries = job.job.queries.len() / dim;
     let mut query = 0;
     // SAFETY: the caller has the instructions of `V`.
     unsafe {
         if V::REGISTERS == 32 {
             while queries - query >= 4 {
-                queries_by::<V, 4>(job, query, scores, out);
+                queries_by::<V, T, 4>(job, query, scores, out);
                 query += 4;
+            }
+            if queries - query == 3 {
+                queries_by::<V, T, 3>(job, query, scores, out);
+                query += 3;
             }
         }
         while queries - query >= 2 {
-            queries_by::<V, 2>(job, query, scores, out);
+            queries_by::<V, T, 2>(job, query, scores, out);
             query += 2;
         }
         while query < queries {
-            queries_by::<V, 1>(job, query, scores, out);
+            queries_by::<V, T, 1>(job, query, scores, out);
             query += 1;
         }
     }
@@ -40,12 +80,13 @@ pub(super) unsafe fn attend<V: Vector>(job: &Job<'_>, scores: &mut Vec<f32>, out
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn queries_by<V: Vector, const Q: usize>(
-    job: &Job<'_>,
+unsafe fn queries_by<V: Vector, T: Element, const Q: usize>(
+    in_pages: &InPages<'_, T>,
     query: usize,
     scores: &mut Vec<f32>,
     out: &mut [f32],
 ) {
+    let job = in_pages.job;
     let dim = job.blocks.geometry().head_dim;
     let stride = (job.end - job.first).next_multiple_of(LANES);
     if scores.len() < Q * stride {
@@ -56,7 +97,7 @@ unsafe fn queries_by<V: Vector, const Q: usize>(
     let out = &mut out[query * dim..(query + Q) * dim];
     // SAFETY: the caller has the instructions of `V`.
     unsafe {
-        score::<V, Q>(job, queries, scores, stride);
+        score::<V, T, Q>(in_pages, queries, scores, stride);
         let mut totals = [0.0; Q];
         for (total, scores) in totals.iter_mut().zip(scores.chunks_exact_mut(stride)) {
             *total = softmax::<V>(scores, job.end - job.first);
@@ -66,14 +107,19 @@ unsafe fn queries_by<V: Vector, const Q: usize>(
         let mut d = 0;
         while d + vectors * LANES <= padded {
             if V::REGISTERS == 32 {
-                weigh::<V, Q, VALUE_VECTORS>(job, (scores, stride), &totals, (out, d));
+                weigh::<V, T, Q, VALUE_VECTORS>(in_pages, (scores, stride), &totals, (out, d));
             } else {
-                weigh::<V, Q, { VALUE_VECTORS / 2 }>(job, (scores, stride), &totals, (out, d));
+                weigh::<V, T, Q, { VALUE_VECTORS / 2 }>(
+                    in_pages,
+                    (scores, stride),
+                    &totals,
+                    (out, d),
+                );
             }
             d += vectors * LANES;
         }
         while d < padded {
-            weigh::<V, Q, 1>(job, (scores, stride), &totals, (out, d));
+            weigh::<V, T, Q, 1>(in_pages, (scores, stride), &totals, (out, d));
             d += LANES;
         }
     }
@@ -84,17 +130,18 @@ unsafe fn queries_by<V: Vector, const Q: usize>(
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn score<V: Vector, const Q: usize>(
-    job: &Job<'_>,
+unsafe fn score<V: Vector, T: Element, const Q: usize>(
+    in_pages: &InPages<'_, T>,
     queries: &[f32],
     scores: &mut [f32],
     stride: usize,
 ) {
+    let job = in_pages.job;
     let geometry = job.blocks.geometry();
     let (tokens, block_tokens) = (geometry.padded_tokens(), geometry.block_tokens);
     let panel = |position: usize| {
         let (index, offset) = (position / block_tokens, position % block_tokens);
-        let keys = job.blocks.keys_of(job.block_table[index] as usize, job.kv_head);
+        let keys = in_pages.pages.keys_of(job.block_table[index] as usize, job.kv_head);
         Panel { keys, tokens, start: offset / LANES * LANES }
     };
     let whole = block_tokens.is_multiple_of(LANES);
@@ -106,7 +153,7 @@ unsafe fn score<V: Vector, const Q: usize>(
             // Two panels at a time keep the multipliers busy; a sum is the same in either case.
             if whole && skip == 0 && position + 2 * LANES <= job.end {
                 let panels = [panel(position), panel(position + LANES)];
-                let sums = dot::<V, Q, 2>(&panels, queries);
+                let sums = dot::<V, T, Q, 2>(&panels, queries);
                 for (q, sums) in sums.iter().enumerate() {
                     let start = q * stride + position - job.first;
                     let target = &mut scores[start..start + 2 * LANES];
@@ -118,7 +165,7 @@ unsafe fn score<V: Vector, const Q: usize>(
             }
             let left = block_tokens - position % block_tokens;
             let wanted = (LANES - skip).min(left).min(job.end - position);
-            let sums = dot::<V, Q, 1>(&[panel(position)], queries);
+            let sums = dot::<V, T, Q, 1>(&[panel(position)], queries);
             for (q, sums) in sums.iter().enumerate() {
                 let start = q * stride + position - job.first;
                 let lanes = sums[0].mul(V::splat(job.scale)).to_array();
@@ -130,9 +177,9 @@ unsafe fn score<V: Vector, const Q: usize>(
 }
 
 /// The keys of sixteen positions of one block and head.
-struct Panel<'a> {
+struct Panel<'a, T> {
     /// `[head_dim][tokens]`
-    keys: &'a [f32],
+    keys: &'a [T],
     tokens: usize,
     /// First of the sixteen.
     start: usize,
@@ -143,8 +190,8 @@ struct Panel<'a> {
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn dot<V: Vector, const Q: usize, const P: usize>(
-    panels: &[Panel<'_>; P],
+unsafe fn dot<V: Vector, T: Element, const Q: usize, const P: usize>(
+    panels: &[Panel<'_, T>; P],
     queries: &[f32],
 ) -> [[V; P]; Q] {
     let dim = queries.len() / Q;
@@ -158,7 +205,7 @@ unsafe fn dot<V: Vector, const Q: usize, const P: usize>(
         for d in 0..dim {
             let mut keys = [V::splat(0.0); P];
             for (key, panel) in keys.iter_mut().zip(panels) {
-                *key = V::load(panel.keys.as_ptr().add(d * panel.tokens + panel.start));
+                *key = T::load(panel.keys.as_ptr().add(d * panel.tokens + panel.start));
             }
             for (q, sums) in sums.iter_mut().enumerate() {
                 let query = V::splat(*queries.get_unchecked(q * dim + d));
@@ -204,12 +251,13 @@ unsafe fn softmax<V: Vector>(scores: &mut [f32], len: usize) -> f32 {
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn weigh<V: Vector, const Q: usize, const N: usize>(
-    job: &Job<'_>,
+unsafe fn weigh<V: Vector, T: Element, const Q: usize, const N: usize>(
+    in_pages: &InPages<'_, T>,
     (scores, stride): (&[f32], usize),
     totals: &[f32; Q],
     (out, d): (&mut [f32], usize),
 ) {
+    let job = in_pages.job;
     let geometry = job.blocks.geometry();
     let (dim, padded, block_tokens) =
         (geometry.head_dim, geometry.padded_dim(), geometry.block_tokens);
@@ -222,14 +270,14 @@ unsafe fn weigh<V: Vector, const Q: usize, const N: usize>(
         let mut position = job.first;
         while position < job.end {
             let (index, offset) = (position / block_tokens, position % block_tokens);
-            let values = job.blocks.values_of(job.block_table[index] as usize, job.kv_head);
+            let values = in_pages.pages.values_of(job.block_table[index] as usize, job.kv_head);
             assert!(values.len() == block_tokens * padded);
             let count = (block_tokens - offset).min(job.end - position);
             for i in 0..count {
                 let source = values.as_ptr().add((offset + i) * padded + d);
                 let mut value = [V::splat(0.0); N];
                 for (n, value) in value.iter_mut().enumerate() {
-                    *value = V::load(source.add(n * LANES));
+                    *value = T::load(source.add(n * LANES));
                 }
                 for (q, sums) in sums.iter_mut().enumerate() {
                     let score = q * stride + position - job.first + i;

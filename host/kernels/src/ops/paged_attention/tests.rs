@@ -5,7 +5,7 @@ use candle_core::Device;
 
 use super::*;
 use crate::ops::testing::{Random, assert_same_bits, on_levels};
-use crate::{KvGeometry, PagedSpan, kv_write};
+use crate::{KvFormat, KvGeometry, PagedSpan, kv_write};
 
 type Rows = (usize, Vec<f32>, Vec<f32>, Vec<f32>);
 
@@ -132,11 +132,14 @@ fn is_attention_at_every_level_whatever_the_blocks_and_chunks() {
         (10, 2, 80, None),
         (4, 4, 128, Some(1)),
     ] {
-        let mut reference: Option<Vec<Vec<f32>>> = None;
-        let geometry = KvGeometry { blocks: 64, block_tokens: 16, kv_heads, head_dim };
+        let format = KvFormat::F32;
+        let geometry = KvGeometry { blocks: 64, block_tokens: 16, kv_heads, head_dim, format };
         let sequences = Sequences::new(&mut random, geometry, heads, &lengths);
-        for block_tokens in [16, 5, 48] {
-            let geometry = KvGeometry { block_tokens, ..geometry };
+        let cases = [KvFormat::F32, KvFormat::F16].map(|format| [16, 5, 48].map(|b| (format, b)));
+        let mut reference: Option<(KvFormat, Vec<f32>)> = None;
+        for (format, block_tokens) in cases.concat() {
+            let geometry = KvGeometry { block_tokens, format, ..geometry };
+            let bound = if format == KvFormat::F32 { 1e-5 } else { 1e-3 };
             let sequences = Sequences { geometry, data: sequences.data.clone(), heads };
             let tables = tables(&mut random, &geometry, &lengths);
             let whole = vec![(0..4).map(|i| (i, lengths[i])).collect::<Vec<_>>()];
@@ -151,10 +154,12 @@ fn is_attention_at_every_level_whatever_the_blocks_and_chunks() {
                     (0..4).flat_map(|index| sequences.expected(index, window)).collect();
                 assert_eq!(out.len(), expected.len());
                 for (found, expected) in out.iter().zip(&expected) {
-                    assert!((f64::from(*found) - expected).abs() < 1e-5);
+                    assert!((f64::from(*found) - expected).abs() < bound, "{format:?}");
                 }
-                let reference = reference.get_or_insert_with(|| vec![out.clone()]);
-                assert_same_bits(&out, &reference[0]);
+                match &reference {
+                    Some((of, reference)) if *of == format => assert_same_bits(&out, reference),
+                    _ => reference = Some((format, out)),
+                }
             }
         }
     }
@@ -162,7 +167,8 @@ fn is_attention_at_every_level_whatever_the_blocks_and_chunks() {
 
 #[test]
 fn wrong_operands_are_refused() {
-    let geometry = KvGeometry { blocks: 2, block_tokens: 16, kv_heads: 2, head_dim: 4 };
+    let geometry =
+        KvGeometry { blocks: 2, block_tokens: 16, kv_heads: 2, head_dim: 4, format: KvFormat::F32 };
     let blocks = KvBlocks::new(geometry, &Device::Cpu).unwrap();
     let span = PagedSpan { row_start: 0, rows: 1, context_len: 1, block_table: vec![0] };
     let plan = PagedPlan::new(vec![span], &geometry).unwrap();

@@ -6,7 +6,7 @@ mod simd;
 
 use candle_core::Tensor;
 
-use super::PARALLEL_WORK_MIN;
+use super::ELEMENTS_PER_TASK;
 use crate::dispatch::{Level, level};
 use crate::pool::for_chunks;
 use crate::simd::vector_levels;
@@ -42,7 +42,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor, KernelE
 
 fn on_rows(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let width = weight.len();
-    let rows_per_task = (PARALLEL_WORK_MIN / 4).div_ceil(width);
+    let rows_per_task = ELEMENTS_PER_TASK.div_ceil(width);
     let chunk = rows_per_task * width;
     if x.len() <= chunk {
         return run(level, x, weight, eps, out);

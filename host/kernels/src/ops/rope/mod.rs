@@ -8,7 +8,7 @@ mod table;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 
-use super::PARALLEL_WORK_MIN;
+use super::ELEMENTS_PER_TASK;
 use crate::dispatch::{Level, level};
 use crate::pool::for_chunks;
 use crate::simd::vector_levels;
@@ -61,7 +61,7 @@ fn on_rows(level: Level, x: &mut [f32], angles: &RopeAngles) {
         return;
     }
     let (width, half) = (x.len() / angles.rows, angles.head_dim / 2);
-    let task_rows = (PARALLEL_WORK_MIN / 4).div_ceil(width);
+    let task_rows = ELEMENTS_PER_TASK.div_ceil(width);
     for_chunks(x, task_rows * width, |task, x| {
         for (offset, x) in x.chunks_exact_mut(width).enumerate() {
             let row = task * task_rows + offset;

@@ -6,7 +6,7 @@ mod simd;
 
 use candle_core::Tensor;
 
-use super::PARALLEL_WORK_MIN;
+use super::ELEMENTS_PER_TASK;
 use crate::dispatch::{Level, level};
 use crate::pool::for_chunks;
 use crate::simd::vector_levels;
@@ -35,7 +35,7 @@ pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor, KernelError> {
 }
 
 fn on_elements(level: Level, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    let chunk = PARALLEL_WORK_MIN / 8;
+    let chunk = ELEMENTS_PER_TASK;
     if gate.len() <= chunk {
         return run(level, gate, up, out);
     }

@@ -3,15 +3,13 @@
 use crate::aligned::LANES;
 use crate::dispatch::{Level, level};
 use crate::ggml::RUN;
-use crate::ops::PARALLEL_WORK_MIN;
+use crate::ops::ELEMENTS_PER_TASK;
 use crate::pool::{Parts, for_tasks};
 
 /// Largest magnitude of a rounded activation.
 const QUANT_MAX: f32 = 127.0;
 /// Runs are counted in whole groups of the longest blocks, so that one rounding fits all formats.
 const RUNS_MULTIPLE: usize = 8;
-/// Rows that one task rounds, where there are many.
-const TASK_ROWS: usize = 4;
 
 /// `[rows][runs]` runs; inputs beyond the last are zero.
 pub(in crate::ops::linear) struct QuantizedRows {
@@ -46,7 +44,7 @@ impl QuantizedRows {
         let mut quants = vec![0_i8; rows * runs * RUN];
         let mut scales = vec![0.0_f32; rows * runs];
         let mut sums = vec![[0_i32; 2]; rows * runs];
-        let task_rows = if x.len() <= PARALLEL_WORK_MIN { rows.max(1) } else { TASK_ROWS };
+        let task_rows = ELEMENTS_PER_TASK.div_ceil(depth);
         {
             let (quants, scales) = (Parts::of(&mut quants), Parts::of(&mut scales));
             let sums = Parts::of(&mut sums);
