@@ -1,6 +1,6 @@
 //! Base models as functions of a packed batch: configuration, weights, forward.
 //!
-//! Parts: [`config`] (Hugging Face's `config.json`), [`weights`] (safetensors; the one mmap),
+//! Parts: [`config`] (Hugging Face's `config.json`), [`weights`] (safetensors and `gguf`; the one mmap),
 //! [`batch`] (the input of a step), [`kv_cache`] (paged keys and values), `layers` (shared by all
 //! architectures), `arch` (one file per architecture), [`registry`] (name to constructor).
 //!
@@ -13,6 +13,7 @@ mod arch;
 pub mod batch;
 pub mod config;
 pub mod error;
+mod gguf;
 pub mod kv_cache;
 mod layers;
 pub mod registry;
@@ -25,7 +26,8 @@ use kernels::WeightFormat;
 pub use batch::{BatchLimits, ForwardBatch, SequenceSpan};
 pub use config::ModelConfig;
 pub use error::{BatchError, ModelError};
-pub use kv_cache::KvCache;
+pub use kernels::KvFormat;
+pub use kv_cache::{KvCache, KvShape};
 pub use registry::{Architecture, load};
 
 /// What weights of linear layers are rounded to when they are loaded. Norms stay as they are, and so do
@@ -83,6 +85,9 @@ impl Default for LoadOptions {
 pub trait CausalLm: Send {
     /// What the model is.
     fn config(&self) -> &ModelConfig;
+
+    /// How keys and values are best kept: as exactly as the weights are.
+    fn kv_format(&self) -> KvFormat;
 
     /// Where the model lives; the KV cache must be there too.
     fn device(&self) -> &Device;

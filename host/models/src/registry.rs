@@ -56,14 +56,19 @@ impl fmt::Display for Architecture {
 }
 
 /// Loads the model of a Hugging Face directory (`config.json`, `generation_config.json` where there
-/// is one, `model.safetensors` or `model.safetensors.index.json` with its shards). Packs on
-/// all processors.
+/// is one, `model.safetensors` or `model.safetensors.index.json` with its shards), or of a GGUF file.
+/// Packs on all processors.
 ///
 /// # Errors
 /// A file that can't be read or is torn, a configuration that is not supported, a tensor that is
 /// missing or of the wrong shape; each names the file and the key or tensor.
-pub fn load(dir: &Path, options: &LoadOptions) -> Result<Box<dyn CausalLm>, ModelError> {
-    let config = ModelConfig::from_dir(dir)?;
-    let weights = Weights::open(dir)?;
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn CausalLm>, ModelError> {
+    if path.is_file() {
+        let (weights, metadata) = Weights::open_gguf(path)?;
+        let config = ModelConfig::from_gguf(path, metadata)?;
+        return Ok(Box::new(Decoder::load(config, &weights, options)?));
+    }
+    let config = ModelConfig::from_dir(path)?;
+    let weights = Weights::open(path)?;
     Ok(Box::new(Decoder::load(config, &weights, options)?))
 }

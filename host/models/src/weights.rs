@@ -1,5 +1,5 @@
-//! Weights of a checkpoint: `model.safetensors`, or the shards of an index, mapped while they are
-//! packed and unmapped after.
+//! Weights of a checkpoint: `model.safetensors`, the shards of an index, or a GGUF file, mapped while
+//! they are packed and unmapped after.
 //!
 //! The one place outside `kernels` with unsafe code. It never hands out a tensor without having
 //! checked its shape and its type.
@@ -16,6 +16,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use crate::ModelError;
+use crate::gguf::{Gguf, GgufTensor, unpaired};
 
 /// A checkpoint in one file.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -39,9 +40,12 @@ struct Shard {
 #[derive(Debug)]
 struct Entry {
     shard: usize,
-    dtype: Dtype,
+    /// Or the name of a type that is not read.
+    format: Result<WeightFormat, String>,
     shape: Vec<usize>,
     bytes: Range<usize>,
+    /// The bytes, if they can't be read where they lie.
+    reordered: Option<Vec<u8>>,
 }
 
 /// All tensors of a checkpoint.
@@ -88,14 +92,33 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Maps a GGUF file; also returns its metadata as the keys of `config.json`.
+    ///
+    /// # Errors
+    /// A file that can't be read, is cut short or lies, or holds what is not supported.
+    pub(crate) fn open_gguf(path: &Path) -> Result<(Self, serde_json::Value), ModelError> {
+        let broken = |reason: String| ModelError::WeightsFile { path: path.to_owned(), reason };
+        let map = map(path)?;
+        let gguf = Gguf::read(&map).map_err(broken)?;
+        let config = gguf.config().map_err(broken)?;
+        let mut entries = BTreeMap::new();
+        for tensor in gguf.tensors().map_err(broken)? {
+            let GgufTensor { name, format, shape, bytes, paired_rows } = tensor;
+            let rows = shape.first().copied().unwrap_or(0).max(1);
+            let reordered = paired_rows
+                .map(|head_rows| unpaired(&map[bytes.clone()], bytes.len() / rows, head_rows));
+            let entry = Entry { shard: 0, format: Ok(format), shape, bytes, reordered };
+            if entries.insert(name.clone(), entry).is_some() {
+                return Err(broken(format!("two tensors are {name}")));
+            }
+        }
+        let shards = vec![Shard { path: path.to_owned(), map }];
+        let weights = Self { dir: path.to_owned(), shards, entries, taken: RefCell::default() };
+        Ok((weights, config))
+    }
+
     fn add_shard(&mut self, path: PathBuf) -> Result<(), ModelError> {
-        let failed = |source| ModelError::Read { path: path.clone(), source };
-        let file = File::open(&path).map_err(failed)?;
-        // SAFETY: the mapping is read-only, and private to this value, which lives while the model
-        // is packed. Should another process change the file in that time, we read other numbers;
-        // should it cut the file, the process gets SIGBUS. Neither can be ruled out for any mapped
-        // file; a checkpoint is not written to while it is served.
-        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        let map = map(&path)?;
         let broken = |reason: String| ModelError::WeightsFile { path: path.clone(), reason };
         let tensors = SafeTensors::deserialize(&map).map_err(|error| broken(error.to_string()))?;
         let base = map.as_ptr().addr();
@@ -103,9 +126,15 @@ impl Weights {
             let start = view.data().as_ptr().addr() - base;
             let entry = Entry {
                 shard: self.shards.len(),
-                dtype: view.dtype(),
+                format: match view.dtype() {
+                    Dtype::F32 => Ok(WeightFormat::F32),
+                    Dtype::F16 => Ok(WeightFormat::F16),
+                    Dtype::BF16 => Ok(WeightFormat::Bf16),
+                    other => Err(format!("{other:?}")),
+                },
                 shape: view.shape().to_vec(),
                 bytes: start..start + view.data().len(),
+                reordered: None,
             };
             if self.entries.insert(name.clone(), entry).is_some() {
                 return Err(broken(format!("tensor {name} is in another shard too")));
@@ -136,21 +165,16 @@ impl Weights {
                 found: entry.shape.clone(),
             });
         }
-        let format = match entry.dtype {
-            Dtype::F32 => WeightFormat::F32,
-            Dtype::F16 => WeightFormat::F16,
-            Dtype::BF16 => WeightFormat::Bf16,
-            other => {
-                return Err(ModelError::TensorDtype {
-                    name: name.to_owned(),
-                    path: shard.path.clone(),
-                    dtype: format!("{other:?}"),
-                });
-            }
-        };
+        let format = entry.format.clone().map_err(|dtype| ModelError::TensorDtype {
+            name: name.to_owned(),
+            path: shard.path.clone(),
+            dtype,
+        })?;
         let columns = shape.last().copied().unwrap_or(1);
         let rows = shape.iter().rev().skip(1).product();
-        Ok(WeightBytes::new(&shard.map[entry.bytes.clone()], format, rows, columns)?)
+        let mapped = || &shard.map[entry.bytes.clone()];
+        let bytes = entry.reordered.as_deref().unwrap_or_else(mapped);
+        Ok(WeightBytes::new(bytes, format, rows, columns)?)
     }
 
     /// A vector as floats.
@@ -179,6 +203,17 @@ impl Weights {
             }),
         }
     }
+}
+
+/// A file, mapped.
+fn map(path: &Path) -> Result<Mmap, ModelError> {
+    let failed = |source| ModelError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    // SAFETY: the mapping is read-only, and private to a value that lives while the model is packed.
+    // Should another process change the file in that time, we read other numbers; should it cut the
+    // file, the process gets SIGBUS. Neither can be ruled out for any mapped file; a checkpoint is not
+    // written to while it is served.
+    unsafe { Mmap::map(&file) }.map_err(failed)
 }
 
 /// Whether a shard's name stays in its directory on any system.

@@ -66,13 +66,19 @@ impl ModelConfig {
     /// another.
     pub fn from_dir(dir: &Path) -> Result<Self, ModelError> {
         let raw: RawConfig = read_json(&dir.join("config.json"))?;
-        let path = dir.join("generation_config.json");
-        let generation = match path.try_exists() {
-            Ok(true) => Some(read_json::<RawGenerationConfig>(&path)?),
-            Ok(false) => None,
-            Err(source) => return Err(ModelError::Read { path, source }),
-        };
-        raw.resolve(generation.as_ref())
+        raw.resolve(generation_config(dir)?.as_ref())
+    }
+
+    /// Resolves the metadata of a GGUF file, and `generation_config.json` beside it where there is one.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::from_dir`].
+    pub(crate) fn from_gguf(path: &Path, metadata: serde_json::Value) -> Result<Self, ModelError> {
+        let parsed = serde_json::from_value(metadata);
+        let raw: RawConfig =
+            parsed.map_err(|source| ModelError::Parse { path: path.to_owned(), source })?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        raw.resolve(generation_config(dir)?.as_ref())
     }
 
     /// The modules that adapters may name.
@@ -104,6 +110,15 @@ impl ModelConfig {
         modules.push(module("model.embed_tokens".to_owned(), self.vocab_size, hidden, false));
         modules.push(module("lm_head".to_owned(), hidden, self.vocab_size, false));
         ModelShape { modules }
+    }
+}
+
+fn generation_config(dir: &Path) -> Result<Option<RawGenerationConfig>, ModelError> {
+    let path = dir.join("generation_config.json");
+    match path.try_exists() {
+        Ok(true) => read_json(&path).map(Some),
+        Ok(false) => Ok(None),
+        Err(source) => Err(ModelError::Read { path, source }),
     }
 }
 

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 mod generation;
+mod gguf;
 mod loading;
 mod quantized;
 mod refusals;

@@ -16,7 +16,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// The configuration is part of what a model is: it says how weights are used.
 const CONFIG_FILE: &str = "config.json";
 
-/// Digest of the model in `dir`: name, length and content of its configuration and of every
+/// Digest of the model in `dir`, or of a GGUF file: name, length and content of its configuration and of every
 /// safetensors file, in the order of names.
 ///
 /// # Errors
@@ -50,6 +50,10 @@ pub(crate) fn of_model(dir: &Path, cache_dir: &Path) -> Result<Digest> {
 }
 
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    // A GGUF file is weights and configuration in one.
+    if dir.is_file() {
+        return Ok(vec![dir.to_owned()]);
+    }
     let listed = || format!("list {}", dir.display());
     let mut weights = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(listed)? {

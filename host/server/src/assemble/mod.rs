@@ -77,7 +77,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
     let cache_dir = config.data_dir.join(CACHE_DIR);
     create_dir(&cache_dir)?;
     let base = load_base(config, &cache_dir)?;
-    memory::check_kv(base.model.config(), &config.limits)?;
+    memory::check_kv(&*base.model, &config)?;
     let corpora = Arc::new(CorpusStore::new());
     let adapters = Arc::new(Adapters::new(adapters::AdapterParts {
         shape: base.model.config().model_shape(),
@@ -125,19 +125,24 @@ struct Base {
 }
 
 fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
-    let dir = &config.model;
+    let path = &config.model;
+    // What is no weight lies beside a GGUF file.
+    let dir = match path.is_file() {
+        true => path.parent().unwrap_or(path),
+        false => path,
+    };
     let started = std::time::Instant::now();
-    let named = |what: &str| format!("load the {what} of {}", dir.display());
+    let named = |what: &str| format!("load the {what} of {}", path.display());
     if !dir.is_dir() {
-        bail!("the model {} is not a directory", dir.display());
+        bail!("the model {} is neither a directory nor a file", path.display());
     }
     let tokenizer = Tokenizer::from_dir(dir).with_context(|| named("tokenizer"))?;
     let chat_template = ChatTemplate::from_dir(dir).with_context(|| named("chat template"))?;
-    let digest = digest::of_model(dir, cache_dir).with_context(|| named("digest"))?;
+    let digest = digest::of_model(path, cache_dir).with_context(|| named("digest"))?;
     let digest = as_served(digest, config.quantize);
     let quantization = config.quantize.map(Into::into);
     let options = LoadOptions { quantization, ..LoadOptions::default() };
-    let model = models::load(dir, &options).with_context(|| named("model"))?;
+    let model = models::load(path, &options).with_context(|| named("model"))?;
     if chat_template.is_none() {
         tracing::warn!("the model has no chat template; /v1/chat/completions will refuse requests");
     }
@@ -170,6 +175,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         threads: config.threads,
         block_tokens: limits.block_tokens,
         kv_blocks: limits.kv_blocks,
+        kv_format: config.kv_cache_dtype.format(),
         step_tokens_max: limits.step_tokens_max,
         sequences_max: limits.sequences_max,
         queue_max: limits.queue_max,
