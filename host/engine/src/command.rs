@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::admission::Ticket;
 use crate::stream::{EngineEvent, EngineRequest};
 
 /// What the door asks for.
@@ -25,4 +26,6 @@ pub(crate) struct Job {
     /// Told as soon as it is known.
     pub(crate) cached_tokens: Arc<AtomicU32>,
     pub(crate) arrived: Instant,
+    /// Its place in the queue.
+    pub(crate) ticket: Ticket,
 }

@@ -7,6 +7,9 @@ pub enum EngineError {
     /// A limit that can't be.
     #[error(transparent)]
     Config(#[from] scheduler::ConfigError),
+    /// A setting that can't be.
+    #[error(transparent)]
+    Setting(#[from] crate::config::SettingError),
     /// The KV cache could not be allocated.
     #[error("allocate the KV cache: {0}")]
     KvCache(#[from] models::ModelError),
@@ -29,6 +32,29 @@ pub enum SubmitError {
         queued: usize,
         /// The limit.
         queue_max: usize,
+    },
+    /// As many of one tenant or adapter wait as may; there is room for others.
+    #[error("{queued} requests of this {whose} wait, and no more than {limit} may")]
+    QueueShare {
+        /// `tenant` or `adapter`.
+        whose: &'static str,
+        /// Requests that wait.
+        queued: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// What waits already needs as much of the KV cache as may be queued.
+    #[error(
+        "{queued_tokens} tokens of prompts and answers wait; {tokens} more would be above \
+         {queue_tokens_max}"
+    )]
+    QueueTokens {
+        /// Tokens of prompt and answer.
+        tokens: usize,
+        /// Tokens that wait.
+        queued_tokens: usize,
+        /// The limit.
+        queue_tokens_max: usize,
     },
     /// Prompt and answer do not fit.
     #[error("{tokens} tokens of prompt and answer are more than {limit}")]

@@ -1,14 +1,16 @@
 //! The async door: requests in, events out, and nothing that could make the engine wait.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kernels::{Pool, THREADS_MAX};
 use models::{CausalLm, KvCache, KvShape};
-use scheduler::{Scheduler, SchedulerConfig};
+use request::Digest;
+use scheduler::{Party, Scheduler, SchedulerConfig};
 use tokio::sync::{mpsc, watch};
 
+use crate::admission::{Admission, QueueLimits};
 use crate::command::{Command, Job};
 use crate::config::EngineConfig;
 use crate::error::{EngineError, SubmitError};
@@ -39,7 +41,6 @@ pub struct EngineHandle {
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     vocab_size: usize,
-    queue_max: usize,
     tokens_max: usize,
 }
 
@@ -52,6 +53,7 @@ impl Engine {
         model: Box<dyn CausalLm>,
         config: EngineConfig,
     ) -> Result<EngineHandle, EngineError> {
+        config.validate()?;
         let context_tokens_max =
             config.context_tokens_max.min(model.config().max_position_embeddings);
         let scheduler = Scheduler::new(SchedulerConfig {
@@ -70,20 +72,26 @@ impl Engine {
         let kv = KvCache::new(model.config(), shape, model.device())?;
         let mut pool = Pool::new(config.threads.clamp(1, THREADS_MAX))
             .map_err(|error| EngineError::Threads { reason: error.to_string() })?;
+        let kv_tokens = blocks.saturating_mul(size);
+        let admission = Admission::new(QueueLimits {
+            queue_max: config.queue_max,
+            queue_tenant_max: config.queue_tenant_max,
+            queue_adapter_max: config.queue_adapter_max,
+            queue_tokens_max: kv_tokens.saturating_mul(config.queue_kv_fills_max),
+        });
         let shared = Arc::new(Shared {
-            waiting: AtomicUsize::new(0),
+            admission: Arc::new(admission),
             stats: Mutex::default(),
             metrics: EngineMetrics::default(),
             draining: AtomicBool::new(false),
         });
         let limits = Limits {
             vocab_size: model.config().vocab_size,
-            queue_max: config.queue_max,
-            tokens_max: context_tokens_max.min(blocks.saturating_mul(size)),
+            tokens_max: context_tokens_max.min(kv_tokens),
         };
         let (commands, receiver) = channel();
         let (ending, ended) = watch::channel(false);
-        let worker = Worker::new(model, kv, scheduler, Arc::clone(&shared));
+        let worker = Worker::new(model, kv, scheduler, (Arc::clone(&shared), config));
         std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || {
@@ -93,6 +101,16 @@ impl Engine {
             })
             .map_err(|error| EngineError::Threads { reason: error.to_string() })?;
         Ok(EngineHandle { commands, shared, ended, limits })
+    }
+}
+
+/// Who a request runs for, as the queue knows it.
+pub(crate) fn party(request: &EngineRequest) -> Party {
+    let generation = request.adapter.as_ref().map(|adapter| adapter.generation().0.0);
+    Party {
+        priority: request.priority,
+        tenant: Digest::of(request.tenant.as_bytes()).0,
+        adapter: generation.unwrap_or_default(),
     }
 }
 
@@ -111,25 +129,19 @@ impl EngineHandle {
     /// See [`SubmitError`].
     pub fn submit(&self, request: EngineRequest) -> Result<OutputStream, SubmitError> {
         self.check(&request)?;
-        let queue_max = self.limits.queue_max;
-        let room = |waiting| (waiting < queue_max).then_some(waiting + 1);
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        if let Err(queued) = self.shared.waiting.fetch_update(success, failure, room) {
-            return Err(SubmitError::QueueFull { queued, queue_max });
-        }
+        let tokens = request.prompt.len() + request.sampling.max_tokens as usize;
+        let ticket = self.shared.admission.enter(party(&request), tokens);
+        let ticket = ticket.inspect_err(|_| self.shared.metrics.observe_refusal())?;
         // Room for every event there can be: the engine never waits for a reader.
         let capacity = request.sampling.max_tokens as usize + EVENTS_BESIDES_TOKENS;
         let (sender, events) = mpsc::channel(capacity);
         let cached_tokens = Arc::new(AtomicU32::new(0));
         let told = Arc::clone(&cached_tokens);
         let arrived = std::time::Instant::now();
-        let job = Box::new(Job { request, sender, cached_tokens: told, arrived });
+        let job = Box::new(Job { request, sender, cached_tokens: told, arrived, ticket });
         match self.commands.send(Command::Submit(job)) {
             Ok(()) => Ok(OutputStream { events, cached_tokens }),
-            Err(_) => {
-                self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-                Err(SubmitError::Stopped)
-            }
+            Err(_) => Err(SubmitError::Stopped),
         }
     }
 

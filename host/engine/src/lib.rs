@@ -1,26 +1,33 @@
 //! One thread that owns the model: schedule, execute, sample, update.
 //!
-//! Parts: [`handle`] (the async door), [`stream`] (what goes through it), [`config`], [`error`], [`metrics`], `worker` (the thread's
-//! loop), `step` (one step), `sampler` (logits to token), `sequence` (what a running request keeps).
+//! Parts: [`handle`] (the async door), [`stream`] (what goes through it), `admission` (the bounds of
+//! the queue), [`config`], [`error`], [`metrics`], `worker` (the thread's loop), `step` (one step),
+//! `pace` (how long steps take and may take), `ngram` and `speculation` (guesses, and whether they
+//! pay), `logits` and `sampler` (logits to token), `sequence` (what a running request keeps).
 //!
 //! No foreign code runs here and the engine does not know that plugins exist. It has no text: stop
 //! strings are the pipeline's, stop tokens are the engine's. KV memory is allocated at the start.
 
 #![forbid(unsafe_code)]
 
+mod admission;
 mod command;
 pub mod config;
 pub mod error;
 pub mod handle;
+mod logits;
 pub mod metrics;
+mod ngram;
+mod pace;
 mod sampler;
 mod sequence;
 mod shared;
+mod speculation;
 mod step;
 pub mod stream;
 mod worker;
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, SpeculativeConfig, SpeculativeMethod};
 pub use error::{EngineError, SubmitError};
 pub use handle::{Engine, EngineHandle};
 pub use metrics::EngineMetrics;

@@ -18,6 +18,17 @@ struct FinishLabels {
     finished_reason: &'static str,
 }
 
+/// One step that ran.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepReport {
+    pub(crate) took: Duration,
+    /// The model's part of it.
+    pub(crate) forward: Duration,
+    pub(crate) rows: usize,
+    pub(crate) sequences: usize,
+    pub(crate) adapters: usize,
+}
+
 /// Metrics of one engine. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct EngineMetrics {
@@ -27,6 +38,11 @@ pub struct EngineMetrics {
     prefix_queries: Counter,
     prefix_hits: Counter,
     preemptions: Counter,
+    refusals: Counter,
+    expirations: Counter,
+    drafts: Counter,
+    draft_tokens: Counter,
+    accepted_tokens: Counter,
     prompt_tokens: Counter,
     generation_tokens: Counter,
     finished: Family<FinishLabels, Counter>,
@@ -34,6 +50,7 @@ pub struct EngineMetrics {
     inter_token_seconds: Histogram,
     queue_seconds: Histogram,
     step_seconds: Histogram,
+    forward_seconds: Histogram,
     step_tokens: Histogram,
     step_sequences: Histogram,
     step_adapters: Histogram,
@@ -52,6 +69,11 @@ impl Default for EngineMetrics {
             prefix_queries: Counter::default(),
             prefix_hits: Counter::default(),
             preemptions: Counter::default(),
+            refusals: Counter::default(),
+            expirations: Counter::default(),
+            drafts: Counter::default(),
+            draft_tokens: Counter::default(),
+            accepted_tokens: Counter::default(),
             prompt_tokens: Counter::default(),
             generation_tokens: Counter::default(),
             finished: Family::default(),
@@ -59,6 +81,7 @@ impl Default for EngineMetrics {
             inter_token_seconds: seconds(),
             queue_seconds: seconds(),
             step_seconds: seconds(),
+            forward_seconds: seconds(),
             step_tokens: counts(),
             step_sequences: counts(),
             step_adapters: Histogram::new(adapters),
@@ -88,6 +111,16 @@ impl EngineMetrics {
         to.register("vllm:generation_tokens", "Tokens sampled", self.generation_tokens.clone());
         let finished = "Sequences that ended by themselves";
         to.register("vllm:request_success", finished, self.finished.clone());
+        let refusals = "Requests that the queue had no room for";
+        to.register("mortise_engine_refused", refusals, self.refusals.clone());
+        let expirations = "Requests that did not run in time";
+        to.register("mortise_engine_expired", expirations, self.expirations.clone());
+        let drafts = "Times that tokens were guessed";
+        to.register("vllm:spec_decode_num_drafts", drafts, self.drafts.clone());
+        let tokens = "Tokens guessed";
+        to.register("vllm:spec_decode_num_draft_tokens", tokens, self.draft_tokens.clone());
+        let accepted = "Tokens guessed rightly";
+        to.register("vllm:spec_decode_num_accepted_tokens", accepted, self.accepted_tokens.clone());
     }
 
     fn register_histograms(&self, to: &mut Registry) {
@@ -99,6 +132,8 @@ impl EngineMetrics {
         to.register("vllm:request_queue_time_seconds", queue, self.queue_seconds.clone());
         let step = "Duration of a step";
         to.register("mortise_engine_step_seconds", step, self.step_seconds.clone());
+        let forward = "The model's part of a step";
+        to.register("mortise_engine_forward_seconds", forward, self.forward_seconds.clone());
         let tokens = "Rows of a step";
         to.register("mortise_engine_step_tokens", tokens, self.step_tokens.clone());
         let sequences = "Sequences of a step";
@@ -131,17 +166,32 @@ impl EngineMetrics {
         }
     }
 
-    pub(crate) fn observe_step(
-        &self,
-        took: Duration,
-        rows: usize,
-        sequences: usize,
-        adapters: usize,
-    ) {
-        self.step_seconds.observe(took.as_secs_f64());
-        self.step_tokens.observe(rows as f64);
-        self.step_sequences.observe(sequences as f64);
-        self.step_adapters.observe(adapters as f64);
+    pub(crate) fn observe_step(&self, step: &StepReport) {
+        self.step_seconds.observe(step.took.as_secs_f64());
+        self.forward_seconds.observe(step.forward.as_secs_f64());
+        self.step_tokens.observe(step.rows as f64);
+        self.step_sequences.observe(step.sequences as f64);
+        self.step_adapters.observe(step.adapters as f64);
+    }
+
+    pub(crate) fn observe_drafts(&self, drafted: usize, accepted: usize) {
+        self.drafts.inc();
+        self.draft_tokens.inc_by(drafted as u64);
+        self.accepted_tokens.inc_by(accepted as u64);
+    }
+
+    pub(crate) fn observe_refusal(&self) {
+        self.refusals.inc();
+    }
+
+    pub(crate) fn observe_expiration(&self) {
+        self.expirations.inc();
+    }
+
+    /// Tokens guessed, and those of them that were right, since the start.
+    #[must_use]
+    pub fn drafts(&self) -> (u64, u64) {
+        (self.draft_tokens.get(), self.accepted_tokens.get())
     }
 
     pub(crate) fn observe_end(&self, reason: FinishReason) {

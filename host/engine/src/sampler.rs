@@ -1,16 +1,21 @@
 //! Logits to token: penalties, bias, cuts, and a draw that depends on nothing but the request.
 
-use std::cmp::Ordering;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use request::{SamplingParams, TokenId, TokenLogprob};
 
+use crate::logits::{
+    NotFinite, Weights, by_logit, likeliest, log_sum_exp, near_peak, peak, token_id,
+};
+
 /// What the next token may depend on besides the logits.
 pub(crate) struct History<'a> {
+    /// Distinct tokens of the prompt, sorted; only looked at under a repetition penalty.
     pub(crate) prompt: &'a [TokenId],
-    /// How often each token stands in the answer.
+    /// How often each token stands in the answer; only looked at under a penalty.
     pub(crate) output_counts: &'a HashMap<TokenId, u32>,
     /// Tokens of the answer so far; also the number of the draw.
     pub(crate) output_tokens: u32,
@@ -18,64 +23,80 @@ pub(crate) struct History<'a> {
     pub(crate) end_tokens: &'a [TokenId],
 }
 
-/// The model gave something that is not a distribution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the model's logits are not finite at token {token}")]
-pub(crate) struct NotFinite {
-    token: usize,
+/// Memory that a thread uses again for every row.
+#[derive(Default)]
+struct Scratch {
+    logits: Vec<f32>,
+    weights: Weights,
 }
 
-/// Chooses the next token. `logits` `[vocab]` are overwritten.
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Chooses the next token from `logits` `[vocab]`.
 ///
 /// # Errors
 /// Logits that are NaN or positive infinity.
 pub(crate) fn sample(
-    logits: &mut [f32],
+    logits: &[f32],
     params: &SamplingParams,
     history: &History<'_>,
 ) -> Result<TokenId, NotFinite> {
-    if let Some(token) = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
-        return Err(NotFinite { token });
+    let best = peak(logits)?;
+    if params.is_greedy() && !adjusts(params, history) {
+        return Ok(token_id(best.0));
     }
-    adjust(logits, params, history);
-    if params.is_greedy() {
-        return Ok(index(argmax(logits)));
-    }
-    // Measured from the largest, which stays finite however small the temperature is.
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for logit in logits.iter_mut().filter(|logit| logit.is_finite()) {
-        *logit = (*logit - max) / params.temperature;
-    }
-    let draw = draw(params.seed, history.output_tokens);
-    Ok(pick(logits, params, draw))
+    SCRATCH.with_borrow_mut(|scratch| {
+        let Scratch { logits: adjusted, weights } = scratch;
+        adjusted.clear();
+        adjusted.extend_from_slice(logits);
+        adjust(adjusted, params, history);
+        // Bias and penalties are finite, and so is what they are added to.
+        let (token, max) = peak(adjusted)?;
+        if params.is_greedy() || max == f32::NEG_INFINITY {
+            return Ok(token_id(token));
+        }
+        // Measured from the largest, which stays finite however small the temperature is.
+        for logit in adjusted.iter_mut() {
+            *logit = (*logit - max) / params.temperature;
+        }
+        let draw = draw(params.seed, history.output_tokens);
+        Ok(token_id(pick(adjusted, params, draw, weights)))
+    })
+}
+
+/// Whether counts of tokens change the logits.
+pub(crate) fn needs_counts(params: &SamplingParams) -> bool {
+    let penalties = (params.presence_penalty, params.frequency_penalty);
+    params.repetition_penalty != 1.0 || penalties != (0.0, 0.0)
+}
+
+fn adjusts(params: &SamplingParams, history: &History<'_>) -> bool {
+    let forbids = history.output_tokens < params.min_tokens && !history.end_tokens.is_empty();
+    needs_counts(params) || !params.logit_bias.is_empty() || forbids
 }
 
 /// Log probabilities under the model's own distribution: of `token`, and of the `top` likeliest.
-pub(crate) fn logprob(logits: &[f32], token: TokenId, top: u32) -> TokenLogprob {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
-    let total = f64::from(max) + sum.ln();
+///
+/// # Errors
+/// Logits that are NaN or positive infinity.
+pub(crate) fn logprob(logits: &[f32], token: TokenId, top: u32) -> Result<TokenLogprob, NotFinite> {
+    let (_, max) = peak(logits)?;
+    let total = log_sum_exp(logits, max);
     let of = |token: usize| (f64::from(logits[token]) - total) as f32;
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    let top = (top as usize).min(order.len());
-    if top > 0 && top < order.len() {
-        order.select_nth_unstable_by(top - 1, |a, b| by_logit(logits, *a, *b));
-    }
-    order.truncate(top);
-    order.sort_by(|a, b| by_logit(logits, *a, *b));
-    let top = order.into_iter().map(|token| (index(token), of(token))).collect();
-    TokenLogprob { token, logprob: of(token as usize), top }
+    let top = likeliest(logits, max, top as usize);
+    let top = top.into_iter().map(|token| (token_id(token), of(token))).collect();
+    Ok(TokenLogprob { token, logprob: of(token as usize), top })
 }
 
 /// Penalties, bias and forbidden ends, in vLLM's order.
 fn adjust(logits: &mut [f32], params: &SamplingParams, history: &History<'_>) {
     if params.repetition_penalty != 1.0 {
-        let mut seen: Vec<TokenId> = history.prompt.to_vec();
-        seen.extend(history.output_counts.keys());
-        seen.sort_unstable();
-        seen.dedup();
-        for token in seen {
-            let logit = &mut logits[token as usize];
+        let answered = history.output_counts.keys();
+        let only_answered = answered.filter(|token| history.prompt.binary_search(token).is_err());
+        for token in history.prompt.iter().chain(only_answered) {
+            let logit = &mut logits[*token as usize];
             let penalty = params.repetition_penalty;
             *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
         }
@@ -108,57 +129,55 @@ fn draw(seed: u64, nth: u32) -> f64 {
     rng.random()
 }
 
-/// Cuts by min-p, top-k and top-p, and picks by `draw` among what is left.
-fn pick(logits: &[f32], params: &SamplingParams, draw: f64) -> TokenId {
-    let max = logits[argmax(logits)];
-    let weight = |token: usize| f64::from(logits[token] - max).exp();
-    let floor = f64::from(params.min_p);
-    let mut kept: Vec<usize> = (0..logits.len()).filter(|token| weight(*token) >= floor).collect();
-    let top_k = params.top_k as usize;
-    if top_k > 0 && top_k < kept.len() {
+/// Cuts by min-p, top-k and top-p, and picks by `draw` among what is left. The largest of `logits`
+/// is 0.
+fn pick(logits: &[f32], params: &SamplingParams, draw: f64, weights: &mut Weights) -> usize {
+    weights.fill(logits, 0.0);
+    let all = logits.len();
+    let top_k = if params.top_k == 0 { all } else { all.min(params.top_k as usize) };
+    if params.min_p == 0.0 && top_k == all && params.top_p >= 1.0 {
+        return weights.at(draw * weights.total);
+    }
+    let weight = |token: &usize| f64::from(weights.each[*token]);
+    let sum = |tokens: &[usize]| tokens.iter().map(weight).sum::<f64>();
+    let mut kept = if params.min_p > 0.0 {
+        let floor = f64::from(params.min_p);
+        (0..all).filter(|token| weight(token) >= floor).collect()
+    } else if top_k < all {
+        near_peak(logits, 0.0, top_k, |_| true)
+    } else {
+        let reach = f64::from(params.top_p) * weights.total;
+        near_peak(logits, 0.0, 1, |near| near.len() == all || sum(near) >= reach)
+    };
+    // What top-p is a part of: all that min-p and top-k leave.
+    let mut total = if params.min_p > 0.0 { sum(&kept) } else { weights.total };
+    if top_k < kept.len() {
         kept.select_nth_unstable_by(top_k - 1, |a, b| by_logit(logits, *a, *b));
         kept.truncate(top_k);
     }
+    if top_k < all {
+        // Selection leaves an order that depends on the algorithm; the sum must not.
+        kept.sort_unstable();
+        total = sum(&kept);
+    }
     if params.top_p < 1.0 {
-        kept.sort_by(|a, b| by_logit(logits, *a, *b));
-        let total: f64 = kept.iter().map(|token| weight(*token)).sum();
-        let enough = f64::from(params.top_p) * total;
-        let mut sum = 0.0;
+        kept.sort_unstable_by(|a, b| by_logit(logits, *a, *b));
+        let (enough, mut reached) = (f64::from(params.top_p) * total, 0.0);
         let reach = kept.iter().position(|token| {
-            sum += weight(*token);
-            sum >= enough
+            reached += weight(token);
+            reached >= enough
         });
         kept.truncate(reach.map_or(kept.len(), |last| last + 1));
-    } else {
-        // Selection leaves an order that depends on the algorithm; the draw must not.
-        kept.sort_unstable();
     }
-    let total: f64 = kept.iter().map(|token| weight(*token)).sum();
-    let mut left = draw * total;
+    let mut left = draw * sum(&kept);
     for token in &kept {
-        left -= weight(*token);
+        left -= weight(token);
         if left < 0.0 {
-            return index(*token);
+            return *token;
         }
     }
     // Rounding can leave a remainder; the last token that has any weight takes it.
-    let last = kept.iter().rfind(|token| weight(**token) > 0.0);
-    index(last.copied().unwrap_or_else(|| argmax(logits)))
-}
-
-/// The likeliest token; of equals, the first.
-fn argmax(logits: &[f32]) -> usize {
-    let better = |best: usize, at: usize| if logits[at] > logits[best] { at } else { best };
-    (0..logits.len()).fold(0, better)
-}
-
-/// Likelier first; of equals, the lower id.
-fn by_logit(logits: &[f32], a: usize, b: usize) -> Ordering {
-    logits[b].total_cmp(&logits[a]).then(a.cmp(&b))
-}
-
-fn index(token: usize) -> TokenId {
-    TokenId::try_from(token).expect("a vocabulary has fewer than 2^32 tokens")
+    kept.iter().rfind(|token| weight(token) > 0.0).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -178,7 +197,7 @@ mod tests {
             output_tokens: output.len() as u32,
             end_tokens: ends,
         };
-        sample(&mut LOGITS.clone(), params, &history).expect("finite")
+        sample(&LOGITS, params, &history).expect("finite")
     }
 
     fn greedy() -> SamplingParams {
@@ -254,7 +273,7 @@ mod tests {
     #[test]
     fn the_smallest_temperature_takes_the_likeliest() {
         for temperature in [1e-40, 1e-30, 1e-6] {
-            let mut logits = [3.0, 900.0, 901.0, -5.0, 899.0];
+            let logits = [3.0, 900.0, 901.0, -5.0, 899.0];
             let params = SamplingParams { temperature, ..SamplingParams::default() };
             let history = History {
                 prompt: &[],
@@ -262,7 +281,7 @@ mod tests {
                 output_tokens: 0,
                 end_tokens: &[],
             };
-            assert_eq!(sample(&mut logits, &params, &history).expect("finite"), 2);
+            assert_eq!(sample(&logits, &params, &history).expect("finite"), 2);
         }
     }
 
@@ -272,19 +291,81 @@ mod tests {
         let history =
             History { prompt: &[], output_counts: &counts, output_tokens: 0, end_tokens: &[] };
         for bad in [f32::NAN, f32::INFINITY] {
-            let mut logits = [0.0, bad];
-            assert_eq!(sample(&mut logits, &greedy(), &history), Err(NotFinite { token: 1 }));
+            let logits = [0.0, bad];
+            assert_eq!(sample(&logits, &greedy(), &history), Err(NotFinite { token: 1 }));
         }
     }
 
     #[test]
     fn logprobs_are_those_of_the_raw_distribution() {
-        let found = logprob(&LOGITS, 2, 3);
+        let found = logprob(&LOGITS, 2, 3).unwrap();
         let expect = softmax(&[0, 1, 2, 3, 4], 1.0);
         assert!((f64::from(found.logprob) - expect[2].ln()).abs() < 1e-5);
         let order: Vec<TokenId> = found.top.iter().map(|(token, _)| *token).collect();
         assert_eq!(order, [1, 3, 2]);
-        assert_eq!(logprob(&LOGITS, 2, 0).top, []);
-        assert_eq!(logprob(&LOGITS, 2, 20).top.len(), 5);
+        assert_eq!(logprob(&LOGITS, 2, 0).unwrap().top, []);
+        assert_eq!(logprob(&LOGITS, 2, 20).unwrap().top.len(), 5);
+    }
+
+    /// The cuts as they are defined: everything sorted, everything summed.
+    fn defined(logits: &[f32], params: &SamplingParams) -> Vec<usize> {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight =
+            |token: usize| (f64::from(logits[token] - max) / f64::from(params.temperature)).exp();
+        let mut kept: Vec<usize> = (0..logits.len()).collect();
+        kept.sort_by(|a, b| by_logit(logits, *a, *b));
+        kept.retain(|token| weight(*token) >= f64::from(params.min_p));
+        if params.top_k > 0 {
+            kept.truncate(params.top_k as usize);
+        }
+        let total: f64 = kept.iter().map(|token| weight(*token)).sum();
+        let (mut sum, mut count) = (0.0, 0);
+        while count < kept.len() && sum < f64::from(params.top_p) * total {
+            sum += weight(kept[count]);
+            count += 1;
+        }
+        kept.truncate(count);
+        kept
+    }
+
+    #[test]
+    fn cuts_of_large_rows_are_as_they_are_defined() {
+        use rand::rngs::StdRng;
+        let mut random = StdRng::seed_from_u64(1);
+        let logits: Vec<f32> = (0..3000).map(|_| random.random_range(-12.0..6.0)).collect();
+        let (counts, mut checked) = (HashMap::new(), 0);
+        for temperature in [0.3, 1.0, 2.0] {
+            for (top_k, top_p, min_p) in [
+                (0, 0.1, 0.0),
+                (0, 0.9, 0.0),
+                (0, 0.999, 0.0),
+                (5, 1.0, 0.0),
+                (700, 0.8, 0.0),
+                (0, 1.0, 0.05),
+                (40, 0.9, 0.02),
+                (2999, 1.0, 0.0),
+            ] {
+                let params =
+                    SamplingParams { temperature, top_k, top_p, min_p, ..Default::default() };
+                let kept = defined(&logits, &params);
+                let mut seen = std::collections::HashSet::new();
+                for seed in 0..300 {
+                    let params = SamplingParams { seed, ..params.clone() };
+                    let history = History {
+                        prompt: &[],
+                        output_counts: &counts,
+                        output_tokens: 3,
+                        end_tokens: &[],
+                    };
+                    let token = sample(&logits, &params, &history).unwrap();
+                    assert!(kept.contains(&(token as usize)), "{params:?} drew {token}");
+                    seen.insert(token);
+                }
+                // Few tokens are all drawn sooner or later.
+                assert!(kept.len() > 10 || seen.len() * 2 >= kept.len(), "{params:?}");
+                checked += seen.len();
+            }
+        }
+        assert!(checked > 1000, "{checked}");
     }
 }

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lora::Adapter;
 use models::ModelConfig;
 use request::{Digest, FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
 use tokio::sync::mpsc;
 
+use crate::admission::Ticket;
 use crate::command::Job;
+use crate::logits::NotFinite;
+use crate::sampler::{self, History};
+use crate::speculation::Speculation;
 use crate::stream::EngineEvent;
 
 /// A request between its arrival and its end.
@@ -18,19 +22,25 @@ pub(crate) struct Sequence {
     pub(crate) prompt: Vec<TokenId>,
     pub(crate) sampling: SamplingParams,
     pub(crate) adapter: Option<Arc<Adapter>>,
-    /// How often each token stands in the answer.
-    pub(crate) output_counts: HashMap<TokenId, u32>,
-    /// Tokens of the answer so far.
-    pub(crate) output_tokens: u32,
-    /// Tokens that end the answer.
-    pub(crate) end_tokens: Vec<TokenId>,
     pub(crate) arrived: Instant,
+    /// Longest it may wait before it runs.
+    pub(crate) start_within: Option<Duration>,
     /// When the last token was sampled.
     pub(crate) last_token: Option<Instant>,
+    /// How its guesses did.
+    pub(crate) speculation: Speculation,
+    /// Distinct tokens of the prompt, sorted, where a repetition penalty asks for them.
+    prompt_tokens: Vec<TokenId>,
+    /// How often each token stands in the answer, where a penalty asks for it.
+    output_counts: HashMap<TokenId, u32>,
+    /// Tokens of the answer so far.
+    output_tokens: u32,
+    /// Tokens that end the answer.
+    end_tokens: Vec<TokenId>,
     /// Log probabilities of the prompt found so far; filled by position.
-    pub(crate) prompt_logprobs: Vec<Option<TokenLogprob>>,
-    /// Log probability of the token that was sampled last and not told yet.
-    pub(crate) pending_logprob: Option<TokenLogprob>,
+    prompt_logprobs: Vec<Option<TokenLogprob>>,
+    /// Its place in the queue, while it has not run yet.
+    ticket: Option<Ticket>,
     prompt_logprobs_sent: bool,
     cached_tokens: Option<usize>,
     /// Where the stream reads it.
@@ -39,24 +49,36 @@ pub(crate) struct Sequence {
     sender: mpsc::Sender<EngineEvent>,
 }
 
+/// A token with its log probability, if that is wanted.
+pub(crate) type Chosen = (TokenId, Option<TokenLogprob>);
+
 impl Sequence {
     pub(crate) fn new(job: Job, model: &ModelConfig) -> Self {
-        let Job { request, sender, cached_tokens: told, arrived } = job;
+        let Job { request, sender, cached_tokens: told, arrived, ticket } = job;
         let mut end_tokens = request.sampling.stop_token_ids.clone();
         if !request.sampling.ignore_eos {
             end_tokens.extend_from_slice(&model.eos_token_ids);
         }
+        let mut prompt_tokens = Vec::new();
+        if request.sampling.repetition_penalty != 1.0 {
+            prompt_tokens = request.prompt.clone();
+            prompt_tokens.sort_unstable();
+            prompt_tokens.dedup();
+        }
         Self {
-            prompt_logprobs: Vec::new(),
             prompt: request.prompt,
             sampling: request.sampling,
             adapter: request.adapter,
+            arrived,
+            start_within: request.start_within,
+            last_token: None,
+            speculation: Speculation::default(),
+            prompt_tokens,
             output_counts: HashMap::new(),
             output_tokens: 0,
             end_tokens,
-            arrived,
-            last_token: None,
-            pending_logprob: None,
+            prompt_logprobs: Vec::new(),
+            ticket: Some(ticket),
             prompt_logprobs_sent: false,
             cached_tokens: None,
             told,
@@ -81,11 +103,8 @@ impl Sequence {
         self.wants_prompt_logprobs() && !self.prompt_logprobs_sent
     }
 
-    pub(crate) fn has_started(&self) -> bool {
-        self.cached_tokens.is_some()
-    }
-
     pub(crate) fn start(&mut self, cached_tokens: usize) {
+        self.ticket = None;
         self.cached_tokens = Some(cached_tokens);
         self.told.store(count(cached_tokens), Ordering::Relaxed);
     }
@@ -104,19 +123,65 @@ impl Sequence {
         }
     }
 
-    /// Takes a sampled token; a reason means that the answer ends with it.
-    pub(crate) fn push(
+    /// Log probabilities of the prompt's tokens behind the rows from `start` on.
+    pub(crate) fn read_prompt(
         &mut self,
-        id: TokenId,
-        logprob: Option<TokenLogprob>,
-    ) -> Option<FinishReason> {
-        self.output_tokens += 1;
-        *self.output_counts.entry(id).or_default() += 1;
-        if self.end_tokens.contains(&id) {
-            return Some(FinishReason::Stop);
+        start: usize,
+        rows: std::slice::ChunksExact<'_, f32>,
+    ) -> Result<(), NotFinite> {
+        let top = self.sampling.prompt_logprobs.unwrap_or_default();
+        if self.prompt_logprobs.is_empty() {
+            self.prompt_logprobs.push(None);
         }
-        self.send(EngineEvent::Token { id, logprob });
-        (self.output_tokens >= self.sampling.max_tokens).then_some(FinishReason::Length)
+        for (offset, row) in rows.enumerate() {
+            let position = start + offset + 1;
+            // After a preemption rows come again; what is known is kept.
+            if position == self.prompt_logprobs.len()
+                && let Some(token) = self.prompt.get(position)
+            {
+                self.prompt_logprobs.push(Some(sampler::logprob(row, *token, top)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Chooses the next token; a reason means that the answer ends with it.
+    pub(crate) fn choose(
+        &mut self,
+        row: &[f32],
+    ) -> Result<(Chosen, Option<FinishReason>), NotFinite> {
+        let history = History {
+            prompt: &self.prompt_tokens,
+            output_counts: &self.output_counts,
+            output_tokens: self.output_tokens,
+            end_tokens: &self.end_tokens,
+        };
+        let token = sampler::sample(row, &self.sampling, &history)?;
+        let logprob = match self.sampling.logprobs {
+            Some(top) => Some(sampler::logprob(row, token, top)?),
+            None => None,
+        };
+        if self.sampling.max_tokens == 0 {
+            // Only the prompt's log probabilities were wanted.
+            return Ok(((token, None), Some(FinishReason::Length)));
+        }
+        self.output_tokens += 1;
+        if sampler::needs_counts(&self.sampling) {
+            *self.output_counts.entry(token).or_default() += 1;
+        }
+        let reason = if self.end_tokens.contains(&token) {
+            Some(FinishReason::Stop)
+        } else {
+            (self.output_tokens >= self.sampling.max_tokens).then_some(FinishReason::Length)
+        };
+        Ok(((token, logprob), reason))
+    }
+
+    /// Tells of a token that was chosen; one that ends the answer as a stop is not told.
+    pub(crate) fn tell(&self, (id, logprob): Chosen, reason: Option<FinishReason>) {
+        if self.sampling.max_tokens > 0 && reason != Some(FinishReason::Stop) {
+            self.send(EngineEvent::Token { id, logprob });
+        }
     }
 
     pub(crate) fn finish(self, reason: FinishReason) {
@@ -126,6 +191,11 @@ impl Sequence {
             cached_tokens: count(self.cached_tokens.unwrap_or_default()),
         };
         self.send(EngineEvent::Finished { reason, usage });
+    }
+
+    /// It waited for too long.
+    pub(crate) fn expire(self) {
+        self.send(EngineEvent::Expired { waited: self.arrived.elapsed() });
     }
 
     pub(crate) fn fail(self, message: String) {

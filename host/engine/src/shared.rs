@@ -1,8 +1,9 @@
 //! State that the door and the thread share.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::admission::Admission;
 use crate::metrics::EngineMetrics;
 
 /// Sizes of queues and cache, as of the last step.
@@ -22,7 +23,7 @@ pub struct EngineStats {
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// Sequences that were submitted and have not run yet.
-    pub(crate) waiting: AtomicUsize,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) stats: Mutex<EngineStats>,
     pub(crate) metrics: EngineMetrics,
     pub(crate) draining: AtomicBool,

@@ -1,140 +1,222 @@
 //! One step: plan, run the model over all rows, sample, tell.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{Storage, Tensor};
 use models::{ForwardBatch, SequenceSpan};
-use request::{FinishReason, TokenId};
-use scheduler::{ScheduledSequence, SchedulerOutput, SeqId};
+use request::{AdapterGeneration, FinishReason, TokenId};
+use scheduler::{ScheduledSequence, Scheduler, SchedulerOutput, SeqId, StepLimits};
 
-use crate::sampler::{self, History};
-use crate::sequence::Sequence;
+use crate::logits::NotFinite;
+use crate::metrics::StepReport;
+use crate::ngram;
+use crate::sequence::{Chosen, Sequence};
 use crate::worker::Worker;
 
 /// Rows of one sequence whose logits were asked for.
 struct Wanted {
-    id: SeqId,
+    part: ScheduledSequence,
     /// Position of the first of them.
     start: usize,
-    rows: std::ops::Range<usize>,
-    /// Whether the last row's logits give a new token.
-    samples: bool,
+    rows: Range<usize>,
+}
+
+/// What the rows of one sequence gave.
+#[derive(Default)]
+struct Sampled {
+    /// Several, where guesses were right.
+    tokens: Vec<Chosen>,
+    ended: Option<FinishReason>,
+    failed: Option<NotFinite>,
 }
 
 impl Worker {
     /// Runs one step. A failure of the model fails the sequences of the step, not the engine.
     pub(crate) fn step(&mut self) {
         let started = Instant::now();
-        let output = self.scheduler.schedule();
+        let limits = self.limits(started);
+        self.propose(limits.draft_rows_max);
+        let output = self.scheduler.schedule(&limits);
+        self.expire(&output);
         self.start_sequences(&output);
         if output.sequences.is_empty() {
             return;
         }
-        let (batch, wanted) = self.batch(&output);
-        let (rows, adapters) = (batch.tokens.len(), distinct_adapters(&batch));
-        // `[rows, vocab]`, contiguous on the CPU.
-        let forward = self.model.forward(&batch, &mut self.kv).map_err(|error| error.to_string());
-        let read = |logits: Tensor| logits.to_vec2::<f32>().map_err(|error| error.to_string());
-        let logits = match forward.and_then(read) {
-            Ok(logits) => logits,
+        let wanted = self.fill_batch(&output);
+        let forwarding = Instant::now();
+        // `[rows, vocab]`
+        let forward = self.model.forward(&self.batch, &mut self.kv);
+        let forward_took = forwarding.elapsed();
+        let adapters = distinct_adapters(&self.batch);
+        // Who leaves must not be held by a batch that has run.
+        self.batch.adapters.clear();
+        let sampled = forward.map_err(|error| error.to_string()).and_then(|logits| {
+            let vocab_size = self.model.config().vocab_size;
+            on_host(&logits, |rows| self.sample(&wanted, rows, vocab_size))?
+        });
+        let sampled = match sampled {
+            Ok(sampled) => sampled,
             Err(error) => {
                 tracing::error!(%error, "the model failed");
                 return self.fail_all(&output, &error);
             }
         };
-        let sampled = self.read_logits(&wanted, logits);
-        self.scheduler.update(&output, &sampled);
-        self.shared.metrics.observe_step(started.elapsed(), rows, output.sequences.len(), adapters);
-        self.finish_ended(&sampled);
+        let tokens = |(wanted, sampled): (&Wanted, &Sampled)| {
+            let id = wanted.part.id;
+            sampled.tokens.iter().map(move |(token, _)| (id, *token)).collect::<Vec<_>>()
+        };
+        let tokens: Vec<(SeqId, TokenId)> = wanted.iter().zip(&sampled).flat_map(tokens).collect();
+        self.scheduler.update(&output, &tokens);
+        self.tell(&wanted, sampled);
+        self.learn(&output, adapters, (started.elapsed(), forward_took));
+    }
+
+    fn limits(&self, now: Instant) -> StepLimits {
+        let cost = self.targets.as_ref().and_then(|targets| {
+            let silent = |sequence: &&Sequence| sequence.last_token.is_none();
+            let arrived = self.sequences.values().filter(silent).map(|sequence| sequence.arrived);
+            let oldest = arrived.min().map_or(Duration::ZERO, |arrived| now - arrived);
+            Some((self.pace.cost()?, targets.step(oldest)))
+        });
+        let draft_rows_max = match self.config.speculative {
+            Some(speculative) => speculative.disable_by_batch_size - 1,
+            None => 0,
+        };
+        StepLimits { now: self.tick(now), cost, draft_rows_max }
+    }
+
+    /// Guesses what comes next, where that pays.
+    fn propose(&mut self, draft_rows_max: usize) {
+        let Some(config) = self.config.speculative else { return };
+        let running = self.scheduler.stats().running;
+        if running >= draft_rows_max {
+            return;
+        }
+        let row_share = self.pace.row_share(running);
+        let sequences = &mut self.sequences;
+        self.scheduler.propose(|id, tokens, room, drafts| {
+            let Some(sequence) = sequences.get_mut(&id) else { return };
+            let count = sequence.speculation.count(&config, row_share).min(room);
+            if count > 0 {
+                ngram::propose(tokens, &config, count, drafts);
+            }
+        });
+    }
+
+    fn expire(&mut self, output: &SchedulerOutput) {
+        for id in &output.expired {
+            if let Some(expired) = self.remove(*id) {
+                self.shared.metrics.observe_expiration();
+                expired.expire();
+            }
+        }
     }
 
     fn start_sequences(&mut self, output: &SchedulerOutput) {
         for (id, cached) in &output.started {
             if let Some(sequence) = self.sequences.get_mut(id) {
                 sequence.start(*cached);
-                self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
                 let waited = sequence.arrived.elapsed();
                 self.shared.metrics.observe_start(waited, sequence.prompt.len());
             }
         }
     }
 
-    /// The scheduler's plan as the model takes it.
-    fn batch(&self, output: &SchedulerOutput) -> (ForwardBatch, Vec<Wanted>) {
-        let mut batch = ForwardBatch::default();
-        let mut wanted = Vec::new();
-        for scheduled in &output.sequences {
-            let sequence = &self.sequences[&scheduled.id];
-            let token_start = batch.tokens.len();
-            let (token_count, end) =
-                (scheduled.tokens.len(), scheduled.start + scheduled.tokens.len());
-            batch.tokens.extend_from_slice(&scheduled.tokens);
-            batch.positions.extend((scheduled.start..end).map(|position| position as u32));
-            batch.adapters.push(sequence.adapter.as_ref().map(Arc::clone));
-            batch.sequences.push(SequenceSpan {
-                token_start,
-                token_count,
-                context_len: end,
-                block_table: scheduled.block_table.clone(),
-            });
-            let first = first_wanted(sequence, scheduled);
-            let from = batch.logits_rows.len();
-            let rows = token_start + first..token_start + token_count;
-            batch.logits_rows.extend(rows.map(|row| row as u32));
-            wanted.push(Wanted {
-                id: scheduled.id,
-                start: scheduled.start + first,
-                rows: from..batch.logits_rows.len(),
-                samples: scheduled.samples,
-            });
+    /// The scheduler's plan as the model takes it, in the memory of the last step's.
+    fn fill_batch(&mut self, output: &SchedulerOutput) -> Vec<Wanted> {
+        let ForwardBatch { tokens, positions, sequences, adapters, logits_rows, .. } =
+            &mut self.batch;
+        tokens.clear();
+        positions.clear();
+        adapters.clear();
+        logits_rows.clear();
+        sequences.resize_with(output.sequences.len(), SequenceSpan::default);
+        let mut wanted = Vec::with_capacity(output.sequences.len());
+        for (part, span) in output.sequences.iter().zip(sequences) {
+            let sequence = &self.sequences[&part.id];
+            let (token_start, end) = (tokens.len(), part.end());
+            let (known, drafts) = self.scheduler.rows(part);
+            tokens.extend_from_slice(known);
+            tokens.extend_from_slice(drafts);
+            positions.extend((part.start..end).map(|position| position as u32));
+            adapters.push(sequence.adapter.as_ref().map(Arc::clone));
+            (span.token_start, span.token_count) = (token_start, part.rows);
+            span.context_len = end;
+            span.block_table.clear();
+            span.block_table.extend_from_slice(self.scheduler.block_table(part.id));
+            let first = first_wanted(sequence, part);
+            let from = logits_rows.len();
+            let rows = token_start + first..token_start + part.rows;
+            logits_rows.extend(rows.map(|row| row as u32));
+            let rows = from..logits_rows.len();
+            wanted.push(Wanted { part: *part, start: part.start + first, rows });
         }
-        (batch, wanted)
+        wanted
     }
 
-    /// Turns logits into prompt log probabilities and tokens.
-    fn read_logits(
+    /// Turns logits into prompt log probabilities and tokens, sequence by sequence on all threads.
+    fn sample(
         &mut self,
         wanted: &[Wanted],
-        mut logits: Vec<Vec<f32>>,
-    ) -> Vec<(SeqId, TokenId)> {
-        let mut sampled = Vec::new();
-        for wanted in wanted {
-            let Some(sequence) = self.sequences.get_mut(&wanted.id) else { continue };
-            let rows = &mut logits[wanted.rows.clone()];
-            read_prompt(sequence, wanted.start, rows);
-            if let (true, Some(row)) = (wanted.samples, rows.last_mut()) {
-                sequence.send_prompt_logprobs();
-                match next_token(sequence, row) {
-                    Ok(token) => sampled.push((wanted.id, token)),
-                    Err(message) => {
-                        if let Some(failed) = self.remove(wanted.id) {
-                            failed.fail(message);
-                        }
-                    }
-                }
+        logits: &[f32],
+        vocab_size: usize,
+    ) -> Result<Vec<Sampled>, String> {
+        let rows = wanted.last().map_or(0, |wanted| wanted.rows.end);
+        if logits.len() != rows * vocab_size {
+            return Err(format!("{} logits for {rows} rows of {vocab_size}", logits.len()));
+        }
+        let mut work: Vec<Mutex<(Option<&mut Sequence>, Sampled)>> = Vec::new();
+        work.resize_with(wanted.len(), Mutex::default);
+        let places: HashMap<SeqId, usize> =
+            wanted.iter().enumerate().map(|(place, wanted)| (wanted.part.id, place)).collect();
+        for (id, sequence) in &mut self.sequences {
+            if let Some(place) = places.get(id) {
+                work[*place].get_mut().unwrap_or_else(PoisonError::into_inner).0 = Some(sequence);
             }
         }
-        sampled
+        let scheduler = &self.scheduler;
+        kernels::for_tasks(work.len(), |place| {
+            let (sequence, sampled) =
+                &mut *work[place].lock().unwrap_or_else(PoisonError::into_inner);
+            let rows = &wanted[place].rows;
+            let logits = &logits[rows.start * vocab_size..rows.end * vocab_size];
+            if let Some(sequence) = sequence {
+                *sampled = sample_one(sequence, &wanted[place], scheduler, (logits, vocab_size));
+            }
+        });
+        let sampled = work.into_iter().map(|one| one.into_inner());
+        Ok(sampled.map(|one| one.unwrap_or_else(PoisonError::into_inner).1).collect())
     }
 
-    /// Tells each sequence of its new token, and takes out those that have ended.
-    fn finish_ended(&mut self, sampled: &[(SeqId, TokenId)]) {
-        for (id, token) in sampled {
-            let Some(sequence) = self.sequences.get_mut(id) else { continue };
-            let now = Instant::now();
-            let last = sequence.last_token.replace(now);
-            self.shared.metrics.observe_token(last.map(|last| now - last), now - sequence.arrived);
-            let logprob = sequence.pending_logprob.take();
-            let reason = match sequence.sampling.max_tokens {
-                // Only the prompt's log probabilities were wanted.
-                0 => Some(FinishReason::Length),
-                _ => sequence.push(*token, logprob),
-            };
-            if let Some(reason) = reason
-                && let Some(ended) = self.remove(*id)
+    /// Tells each sequence of its new tokens, and takes out those that have ended.
+    fn tell(&mut self, wanted: &[Wanted], sampled: Vec<Sampled>) {
+        let now = Instant::now();
+        for (Wanted { part, .. }, sampled) in wanted.iter().zip(sampled) {
+            let Some(sequence) = self.sequences.get_mut(&part.id) else { continue };
+            if part.samples {
+                sequence.send_prompt_logprobs();
+            }
+            if part.drafts > 0 {
+                let accepted = sampled.tokens.len().saturating_sub(1);
+                sequence.speculation.learn(part.drafts, accepted);
+                self.shared.metrics.observe_drafts(part.drafts, accepted);
+            }
+            let count = sampled.tokens.len();
+            for (index, token) in sampled.tokens.into_iter().enumerate() {
+                let last = sequence.last_token.replace(now);
+                let gap = last.map(|last| now - last);
+                self.shared.metrics.observe_token(gap, now - sequence.arrived);
+                sequence.tell(token, sampled.ended.filter(|_| index + 1 == count));
+            }
+            if let Some(error) = sampled.failed {
+                if let Some(failed) = self.remove(part.id) {
+                    failed.fail(error.to_string());
+                }
+            } else if let Some(reason) = sampled.ended
+                && let Some(ended) = self.remove(part.id)
             {
                 self.shared.metrics.observe_end(reason);
                 ended.finish(reason);
@@ -142,61 +224,97 @@ impl Worker {
         }
     }
 
+    fn learn(
+        &mut self,
+        output: &SchedulerOutput,
+        adapters: usize,
+        (took, forward): (Duration, Duration),
+    ) {
+        let before = |part: &ScheduledSequence| {
+            let (start, rows) = (part.start as u64, part.rows as u64);
+            rows * start + rows * (rows - 1) / 2
+        };
+        let (rows, sequences) = (self.batch.tokens.len(), output.sequences.len());
+        self.pace.learn(rows, output.sequences.iter().map(before).sum(), took);
+        let report = StepReport { took, forward, rows, sequences, adapters };
+        self.shared.metrics.observe_step(&report);
+    }
+
     fn fail_all(&mut self, output: &SchedulerOutput, message: &str) {
-        for scheduled in &output.sequences {
-            if let Some(failed) = self.remove(scheduled.id) {
+        for part in &output.sequences {
+            if let Some(failed) = self.remove(part.id) {
                 failed.fail(format!("the model failed: {message}"));
             }
         }
     }
 }
 
+/// Reads a tensor where it lies, if that is the host; a copy of it otherwise.
+fn on_host<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R, String> {
+    {
+        let (storage, layout) = tensor.storage_and_layout();
+        if let (Storage::Cpu(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets())
+        {
+            let floats = storage.as_slice::<f32>().map_err(|error| error.to_string())?;
+            return Ok(read(&floats[from..to]));
+        }
+    }
+    let flat = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
+    Ok(read(&flat.map_err(|error| error.to_string())?))
+}
+
 /// Index of the first row of a sequence's part whose logits are wanted: all of the prompt's for
-/// prompt logprobs, else the last if it gives a token.
-fn first_wanted(sequence: &Sequence, scheduled: &ScheduledSequence) -> usize {
-    let is_prompt = scheduled.start < sequence.prompt.len();
+/// prompt logprobs, else the last that is no guess if it gives a token, and the guesses.
+fn first_wanted(sequence: &Sequence, part: &ScheduledSequence) -> usize {
+    let is_prompt = part.start < sequence.prompt.len();
     if is_prompt && sequence.needs_prompt_rows() {
         return 0;
     }
-    scheduled.tokens.len() - usize::from(scheduled.samples)
+    part.rows - part.drafts - usize::from(part.samples)
 }
 
-/// Log probabilities of the prompt's tokens behind the rows from `start` on.
-fn read_prompt(sequence: &mut Sequence, start: usize, rows: &[Vec<f32>]) {
-    if !sequence.needs_prompt_rows() {
-        return;
+/// Chooses a sequence's next tokens: behind its last one, and on while guesses are what would have
+/// been chosen anyway. Each choice sees the history it would see without guesses.
+fn sample_one(
+    sequence: &mut Sequence,
+    wanted: &Wanted,
+    scheduler: &Scheduler,
+    (logits, vocab_size): (&[f32], usize),
+) -> Sampled {
+    let mut sampled = Sampled::default();
+    let rows = logits.chunks_exact(vocab_size);
+    if sequence.needs_prompt_rows() {
+        sampled.failed = sequence.read_prompt(wanted.start, rows.clone()).err();
     }
-    let top = sequence.sampling.prompt_logprobs.unwrap_or_default();
-    if sequence.prompt_logprobs.is_empty() {
-        sequence.prompt_logprobs.push(None);
+    if !wanted.part.samples || sampled.failed.is_some() {
+        return sampled;
     }
-    for (offset, row) in rows.iter().enumerate() {
-        let position = start + offset + 1;
-        // After a preemption rows come again; what is known is kept.
-        if position == sequence.prompt_logprobs.len()
-            && let Some(token) = sequence.prompt.get(position)
-        {
-            sequence.prompt_logprobs.push(Some(sampler::logprob(row, *token, top)));
+    let (_, drafts) = scheduler.rows(&wanted.part);
+    let drafts = drafts.iter().map(|draft| Some(*draft)).chain([None]);
+    for (row, draft) in rows.skip(wanted.rows.len() - 1 - wanted.part.drafts).zip(drafts) {
+        match sequence.choose(row) {
+            Ok((token, reason)) => {
+                let right = draft == Some(token.0);
+                sampled.tokens.push(token);
+                sampled.ended = reason;
+                if reason.is_some() || !right {
+                    break;
+                }
+            }
+            Err(error) => {
+                sampled.failed = Some(error);
+                break;
+            }
         }
     }
-}
-
-/// Samples; the log probability is taken before the logits are changed.
-fn next_token(sequence: &mut Sequence, row: &mut [f32]) -> Result<TokenId, String> {
-    let raw = sequence.sampling.logprobs.map(|top| (top, row.to_vec()));
-    let history = History {
-        prompt: &sequence.prompt,
-        output_counts: &sequence.output_counts,
-        output_tokens: sequence.output_tokens,
-        end_tokens: &sequence.end_tokens,
-    };
-    let token = sampler::sample(row, &sequence.sampling, &history);
-    let token = token.map_err(|error| error.to_string())?;
-    sequence.pending_logprob = raw.map(|(top, row)| sampler::logprob(&row, token, top));
-    Ok(token)
+    sampled
 }
 
 fn distinct_adapters(batch: &ForwardBatch) -> usize {
     let present = batch.adapters.iter().flatten();
-    present.map(|adapter| adapter.generation()).collect::<HashSet<_>>().len()
+    let mut generations: Vec<AdapterGeneration> =
+        present.map(|adapter| adapter.generation()).collect();
+    generations.sort_unstable();
+    generations.dedup();
+    generations.len()
 }

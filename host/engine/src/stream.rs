@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use lora::Adapter;
 use request::{FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
@@ -18,6 +19,13 @@ pub struct EngineRequest {
     pub adapter: Option<Arc<Adapter>>,
     /// Keeps prefix blocks of different tenants apart.
     pub cache_salt: String,
+    /// Who asks: tenants share the engine evenly, whatever each asks for.
+    pub tenant: String,
+    /// Lower runs first and takes places from higher ones; 0 is usual.
+    pub priority: i64,
+    /// Longest it may wait before it runs for the first time; the engine's own limit if that is
+    /// shorter.
+    pub start_within: Option<Duration>,
 }
 
 /// What happens to a sequence.
@@ -38,6 +46,11 @@ pub enum EngineEvent {
         reason: FinishReason,
         /// Tokens; a stop token counts.
         usage: Usage,
+    },
+    /// It did not run in time. Last event, and the only one.
+    Expired {
+        /// How long it waited.
+        waited: Duration,
     },
     /// The sequence failed. Last event.
     Failed {

@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
-use models::{CausalLm, KvCache};
+use models::{CausalLm, ForwardBatch, KvCache};
 use request::FinishReason;
 use scheduler::{NewSequence, Scheduler, SeqId};
 use tokio::sync::oneshot;
 
 use crate::command::{Command, Job};
+use crate::config::EngineConfig;
+use crate::handle::party;
+use crate::pace::{Pace, Targets};
 use crate::sequence::Sequence;
 use crate::shared::{EngineStats, Shared};
 
@@ -20,7 +23,14 @@ pub(crate) struct Worker {
     pub(crate) kv: KvCache,
     pub(crate) scheduler: Scheduler,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) config: EngineConfig,
     pub(crate) sequences: HashMap<SeqId, Sequence>,
+    /// Filled anew for every step.
+    pub(crate) batch: ForwardBatch,
+    pub(crate) pace: Pace,
+    pub(crate) targets: Option<Targets>,
+    /// Where the ticks of deadlines are counted from.
+    begun: Instant,
     next_id: SeqId,
     draining: Vec<oneshot::Sender<()>>,
 }
@@ -30,10 +40,31 @@ impl Worker {
         model: Box<dyn CausalLm>,
         kv: KvCache,
         scheduler: Scheduler,
-        shared: Arc<Shared>,
+        (shared, config): (Arc<Shared>, EngineConfig),
     ) -> Self {
-        let (sequences, draining) = (HashMap::new(), Vec::new());
-        Self { model, kv, scheduler, shared, sequences, next_id: 0, draining }
+        let targets = config.itl_target_ms.map(|milliseconds| Targets {
+            inter_token: Duration::from_millis(milliseconds),
+            first_token: config.ttft_target_ms.map(Duration::from_millis),
+        });
+        Self {
+            model,
+            kv,
+            scheduler,
+            shared,
+            config,
+            sequences: HashMap::new(),
+            batch: ForwardBatch::default(),
+            pace: Pace::default(),
+            targets,
+            begun: Instant::now(),
+            next_id: 0,
+            draining: Vec::new(),
+        }
+    }
+
+    /// The tick of an instant: microseconds since the thread began.
+    pub(crate) fn tick(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.begun).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Runs until it is told to stop, or until every handle is gone and nothing is left to do.
@@ -79,28 +110,30 @@ impl Worker {
         let id = self.next_id;
         self.next_id += 1;
         let (prompt, max_tokens) = (job.request.prompt.clone(), job.request.sampling.max_tokens);
+        let party = party(&job.request);
         let sequence = Sequence::new(job, self.model.config());
         if max_tokens == 0 && !sequence.wants_prompt_logprobs() {
             sequence.finish(FinishReason::Length);
-            self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
             return;
         }
+        let limit = self.config.queue_wait_ms_max.map(Duration::from_millis);
+        let waits = [sequence.start_within, limit].into_iter().flatten().min();
+        let deadline = waits.and_then(|waits| sequence.arrived.checked_add(waits));
         let added = self.scheduler.add(NewSequence {
             id,
             prompt,
             max_tokens: max_tokens as usize,
             cache_key: sequence.cache_key(),
             all_rows: sequence.wants_prompt_logprobs(),
+            party,
+            deadline: deadline.map(|deadline| self.tick(deadline)),
         });
         match added {
             Ok(()) => {
                 self.sequences.insert(id, sequence);
             }
             // The door has checked the same limits, so this is a bug to be seen, not a crash.
-            Err(error) => {
-                sequence.fail(format!("the scheduler refused the request: {error}"));
-                self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-            }
+            Err(error) => sequence.fail(format!("the scheduler refused the request: {error}")),
         }
     }
 
@@ -116,11 +149,7 @@ impl Worker {
     /// Takes a sequence out everywhere; its blocks are free at once.
     pub(crate) fn remove(&mut self, id: SeqId) -> Option<Sequence> {
         self.scheduler.remove(id);
-        let sequence = self.sequences.remove(&id)?;
-        if !sequence.has_started() {
-            self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-        }
-        Some(sequence)
+        self.sequences.remove(&id)
     }
 
     fn publish(&self) {

@@ -33,5 +33,5 @@ pub use ops::paged_attention::{AttentionShape, paged_attention};
 pub use ops::rms_norm::rms_norm;
 pub use ops::rope::{RopeAngles, RopeConfig, RopeScaling, RopeTable, rope};
 pub use ops::silu_mul::silu_mul;
-pub use pool::{Pool, THREADS_MAX};
+pub use pool::{Pool, THREADS_MAX, for_tasks};
 pub use weight::{WeightBytes, WeightFormat};

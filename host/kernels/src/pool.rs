@@ -286,8 +286,9 @@ pub(crate) fn threads() -> usize {
     unsafe { (*current).threads }
 }
 
-/// Runs `task` for `0..tasks`, in any order, over the installed pool, or here if there is none.
-pub(crate) fn for_tasks(tasks: usize, task: impl Fn(usize) + Sync) {
+/// Runs `task` for `0..tasks`, in any order, over the installed pool, or here if there is none. A
+/// panic of a task is this call's.
+pub fn for_tasks(tasks: usize, task: impl Fn(usize) + Sync) {
     let current = CURRENT.get();
     // SAFETY: set by `install`, which borrows the pool and restores the value before it returns.
     let shared = (!current.is_null()).then(|| unsafe { &*current });

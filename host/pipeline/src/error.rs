@@ -43,6 +43,12 @@ pub enum PipelineError {
         /// Seconds until a retry may succeed.
         retry_after_s: u32,
     },
+    /// It waited for as long as it may and did not run.
+    #[error("the request did not run within {waited_ms} ms; the server is at capacity")]
+    Expired {
+        /// How long it waited, in milliseconds.
+        waited_ms: u64,
+    },
     /// The server takes no more requests.
     #[error("the server is draining")]
     Draining,
@@ -74,4 +80,11 @@ pub enum PipelineError {
         /// What happened.
         message: String,
     },
+}
+
+impl PipelineError {
+    /// It waited for so long and did not run.
+    pub(crate) fn expired(waited: std::time::Duration) -> Self {
+        Self::Expired { waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX) }
+    }
 }

@@ -193,9 +193,9 @@ impl Pipeline {
             let mut sampling = context.request.sampling.clone();
             sampling.seed = sampling.seed.wrapping_add(u64::from(index));
             let (stop, logprobs) = (sampling.stop.clone(), sampling.logprobs.is_some());
-            let tenant = &context.request.tenant;
+            let whose = (context.request.tenant.as_str(), &context.request.serving);
             let adapter = lease.map(|lease| Arc::clone(lease.adapter()));
-            let stream = shared.submit(prompt.to_vec(), sampling, adapter, tenant)?;
+            let stream = shared.submit(prompt.to_vec(), sampling, adapter, whose)?;
             choices.push(Choice {
                 index,
                 stream,

@@ -1,6 +1,6 @@
 //! What a client asks for, after the wire format and before any plugin.
 
-use ::request::{Message, RequestId, SamplingParams, TokenId};
+use ::request::{Message, RequestId, SamplingParams, ServingOptions, TokenId};
 
 /// What the model is to continue.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,8 @@ pub struct GenerateRequest {
     pub input: Input,
     /// How to choose tokens.
     pub sampling: SamplingParams,
+    /// Its place in the queue and the cache.
+    pub serving: ServingOptions,
     /// Most tokens per choice; `None` is what the context still holds (completions: 16).
     pub max_tokens: Option<u32>,
     /// `None` draws one; either way the receipt has it. Choice `i` uses `seed + i`.

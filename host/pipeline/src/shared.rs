@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ::request::{Digest, SamplingParams, TokenId};
+use ::request::{Digest, SamplingParams, ServingOptions, TokenId};
 use engine::{EngineHandle, EngineRequest, OutputStream, SubmitError};
 use plugin_host::PluginHost;
 use tokenization::{ChatTemplate, Tokenizer};
@@ -76,12 +76,26 @@ impl Shared {
         prompt: Vec<TokenId>,
         sampling: SamplingParams,
         adapter: Option<Arc<lora::Adapter>>,
-        tenant: &str,
+        (tenant, serving): (&str, &ServingOptions),
     ) -> Result<OutputStream, PipelineError> {
-        let cache_salt = tenant.to_owned();
-        let request = EngineRequest { prompt, sampling, adapter, cache_salt };
-        self.engine.submit(request).map_err(|error| match error {
-            SubmitError::QueueFull { .. } => {
+        let request = EngineRequest {
+            prompt,
+            sampling,
+            adapter,
+            cache_salt: cache_salt(tenant, serving),
+            tenant: tenant.to_owned(),
+            priority: serving.priority,
+            start_within: None,
+        };
+        self.engine.submit(request).map_err(|error| self.not_taken(error))
+    }
+
+    fn not_taken(&self, error: SubmitError) -> PipelineError {
+        match error {
+            SubmitError::QueueFull { .. }
+            | SubmitError::QueueShare { .. }
+            | SubmitError::QueueTokens { .. } => {
+                tracing::debug!(%error, "a request was not taken");
                 PipelineError::Overloaded { retry_after_s: self.config.retry_after_s }
             }
             SubmitError::Draining => PipelineError::Draining,
@@ -89,6 +103,13 @@ impl Shared {
                 PipelineError::Internal { message: "the engine has stopped".to_owned() }
             }
             other => PipelineError::Invalid { param: "prompt", message: other.to_string() },
-        })
+        }
     }
+}
+
+/// What keeps prefix blocks apart: tenants always, salts of one tenant where it gives them. The
+/// length in front keeps one tenant from spelling another's salt.
+fn cache_salt(tenant: &str, serving: &ServingOptions) -> String {
+    let salt = serving.cache_salt.as_deref().unwrap_or_default();
+    format!("{}:{tenant}{salt}", tenant.len())
 }

@@ -65,6 +65,12 @@ impl BlockPool {
         Some(id)
     }
 
+    /// Whether there is a block with that content, and if so, whether somebody holds it.
+    #[must_use]
+    pub fn find(&self, hash: BlockHash) -> Option<bool> {
+        self.by_hash.get(&hash).map(|id| self.blocks[*id as usize].references > 0)
+    }
+
     /// One more holder of the block with that content, if there is one.
     pub fn share(&mut self, hash: BlockHash) -> Option<BlockId> {
         let id = *self.by_hash.get(&hash)?;

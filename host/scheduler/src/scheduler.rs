@@ -1,13 +1,14 @@
-//! Queues and steps.
+//! Who is there and who runs: arrivals, departures, and what a step has changed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 
 use request::TokenId;
 
-use crate::block_hash::BlockHash;
 use crate::block_pool::{BlockId, BlockPool};
 use crate::config::{ConfigError, SchedulerConfig};
+use crate::fair::FairQueue;
 use crate::output::{NewSequence, ScheduledSequence, SchedulerOutput, SchedulerStats, SeqId};
+use crate::sequence::{Computing, Sequence};
 
 /// Why a sequence was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,35 +41,25 @@ pub enum AddError {
     },
 }
 
-#[derive(Debug)]
-struct Sequence {
-    /// Prompt and what has been added.
-    tokens: Vec<TokenId>,
-    /// Tokens whose keys and values are in `blocks`.
-    computed: usize,
-    /// Tokens of the step that is being executed.
-    in_step: usize,
-    blocks: Vec<BlockId>,
-    /// Hash of each of `blocks` that is full and computed.
-    hashes: Vec<BlockHash>,
-    root: BlockHash,
-    all_rows: bool,
-    started: bool,
-}
+/// Place of a running sequence: the most urgent first. Who arrived later gives way first.
+pub(crate) type Place = (i64, u64, SeqId);
 
 /// The scheduler. Alternate [`Self::schedule`] and [`Self::update`].
 #[derive(Debug)]
 pub struct Scheduler {
-    config: SchedulerConfig,
-    pool: BlockPool,
-    sequences: HashMap<SeqId, Sequence>,
-    /// In order of arrival; preempted ones in front.
-    waiting: VecDeque<SeqId>,
-    /// In order of arrival.
-    running: Vec<SeqId>,
-    prefix_queries: u64,
-    prefix_hits: u64,
-    preemptions: u64,
+    pub(crate) config: SchedulerConfig,
+    pub(crate) pool: BlockPool,
+    pub(crate) sequences: HashMap<SeqId, Sequence>,
+    pub(crate) queue: FairQueue,
+    /// Sorted.
+    pub(crate) running: Vec<Place>,
+    pub(crate) computing: Computing,
+    /// Deadlines of those that have not run yet.
+    pub(crate) deadlines: BTreeSet<(u64, SeqId)>,
+    arrivals: u64,
+    pub(crate) prefix_queries: u64,
+    pub(crate) prefix_hits: u64,
+    pub(crate) preemptions: u64,
 }
 
 impl Scheduler {
@@ -82,8 +73,11 @@ impl Scheduler {
             config,
             pool: BlockPool::new(config.kv_blocks),
             sequences: HashMap::new(),
-            waiting: VecDeque::new(),
+            queue: FairQueue::default(),
             running: Vec::new(),
+            computing: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            arrivals: 0,
             prefix_queries: 0,
             prefix_hits: 0,
             preemptions: 0,
@@ -95,9 +89,9 @@ impl Scheduler {
     /// # Errors
     /// See [`AddError`].
     pub fn add(&mut self, new: NewSequence) -> Result<(), AddError> {
-        let queue_max = self.config.queue_max;
-        if self.waiting.len() >= queue_max {
-            return Err(AddError::QueueFull { queued: self.waiting.len(), queue_max });
+        let (queued, queue_max) = (self.queue.len(), self.config.queue_max);
+        if queued >= queue_max {
+            return Err(AddError::QueueFull { queued, queue_max });
         }
         if new.prompt.is_empty() {
             return Err(AddError::Empty);
@@ -112,162 +106,91 @@ impl Scheduler {
         if self.sequences.contains_key(&new.id) {
             return Err(AddError::Duplicate { id: new.id });
         }
-        let sequence = Sequence {
-            tokens: new.prompt,
-            computed: 0,
-            in_step: 0,
-            blocks: Vec::new(),
-            hashes: Vec::new(),
-            root: BlockHash::root(new.cache_key),
-            all_rows: new.all_rows,
-            started: false,
-        };
-        self.sequences.insert(new.id, sequence);
-        self.waiting.push_back(new.id);
+        let order = self.arrivals;
+        self.arrivals += 1;
+        let sequence = Sequence::new(new, order);
+        if let Some(deadline) = sequence.deadline {
+            self.deadlines.insert((deadline, sequence.id));
+        }
+        self.queue.arrive(&sequence.party);
+        self.queue.wait(&sequence.party, order, sequence.id);
+        self.sequences.insert(sequence.id, sequence);
         Ok(())
     }
 
     /// Takes a sequence out, whether it has ended or is not wanted any more. Its blocks can be
     /// shared until they are needed. Unknown names are ignored.
     pub fn remove(&mut self, id: SeqId) {
-        if let Some(mut sequence) = self.sequences.remove(&id) {
-            release(&mut self.pool, &mut sequence);
-            self.running.retain(|running| *running != id);
-            self.waiting.retain(|waiting| *waiting != id);
+        let Some(mut sequence) = self.sequences.remove(&id) else { return };
+        sequence.release(&mut self.pool, &mut self.computing);
+        if !self.queue.set_aside(&sequence.party, sequence.order) {
+            self.running.retain(|(_, _, running)| *running != id);
+        }
+        self.queue.depart(&sequence.party);
+        if let Some(deadline) = sequence.deadline {
+            self.deadlines.remove(&(deadline, id));
         }
     }
 
-    /// Plans the next step: running sequences first, in order of arrival, then waiting ones while
-    /// rows, places and blocks last.
-    pub fn schedule(&mut self) -> SchedulerOutput {
-        let mut output = SchedulerOutput::default();
-        let mut rows_left = self.config.step_tokens_max;
-        self.schedule_running(&mut output, &mut rows_left);
-        // Whoever was preempted needs the blocks that a newcomer would take.
-        if output.preempted.is_empty() {
-            self.schedule_waiting(&mut output, &mut rows_left);
-        }
-        output
-    }
-
-    fn schedule_running(&mut self, output: &mut SchedulerOutput, rows_left: &mut usize) {
-        let mut at = 0;
-        while at < self.running.len() && *rows_left > 0 {
-            let id = self.running[at];
-            let sequence = &self.sequences[&id];
-            let rows = (sequence.tokens.len() - sequence.computed).min(*rows_left);
-            let end = sequence.computed + rows;
-            while !self.reserve(id, end) {
-                // The latest arrival gives way. It has not been planned in this step, because the
-                // plan goes in order of arrival.
-                let victim = self.running.pop().expect("`id` itself is running");
-                self.preempt(victim);
-                output.preempted.push(victim);
-                if victim == id {
-                    return;
-                }
+    /// Asks for guesses of what comes next: `guess` gets a sequence that generates, its tokens, how
+    /// many guesses it has use for, and where to put them. They run in the next step where there is
+    /// room, and change nothing but the number of steps.
+    pub fn propose(&mut self, mut guess: impl FnMut(SeqId, &[TokenId], usize, &mut Vec<TokenId>)) {
+        for (_, _, id) in &self.running {
+            let sequence = self.sequences.get_mut(id).expect("it runs");
+            sequence.drafts.clear();
+            let room = sequence.draft_room();
+            if sequence.pending() == 1 && room > 0 {
+                guess(*id, &sequence.tokens, room, &mut sequence.drafts);
+                sequence.drafts.truncate(room);
             }
-            self.plan(id, rows, output);
-            *rows_left -= rows;
-            at += 1;
         }
     }
 
-    fn schedule_waiting(&mut self, output: &mut SchedulerOutput, rows_left: &mut usize) {
-        while self.running.len() < self.config.sequences_max && *rows_left > 0 {
-            let Some(id) = self.waiting.front().copied() else { return };
-            let cached = self.take_prefix(id);
-            let sequence = &self.sequences[&id];
-            let rows = (sequence.tokens.len() - sequence.computed).min(*rows_left);
-            let end = sequence.computed + rows;
-            if !self.reserve(id, end) {
-                let sequence = self.sequences.get_mut(&id).expect("it waits");
-                release(&mut self.pool, sequence);
-                return;
-            }
-            self.waiting.pop_front();
-            self.running.push(id);
-            self.count_start(id, cached, output);
-            self.plan(id, rows, output);
-            *rows_left -= rows;
-        }
+    /// Tokens of the rows of a sequence's part of the step that was planned last: those it has, and
+    /// guesses.
+    ///
+    /// # Panics
+    /// If the sequence has been removed.
+    pub fn rows(&self, scheduled: &ScheduledSequence) -> (&[TokenId], &[TokenId]) {
+        let sequence = &self.sequences[&scheduled.id];
+        let known = scheduled.start..scheduled.end() - scheduled.drafts;
+        (&sequence.tokens[known], &sequence.drafts[..scheduled.drafts])
     }
 
-    /// Shares the blocks that hold the beginning of the sequence; returns the tokens they hold. At
-    /// least one token is left to run, because its logits are wanted.
-    fn take_prefix(&mut self, id: SeqId) -> usize {
-        let size = self.config.block_tokens;
-        let sequence = self.sequences.get_mut(&id).expect("it waits");
-        debug_assert!(sequence.blocks.is_empty(), "who waits holds nothing");
-        if !self.config.prefix_cache || sequence.all_rows {
-            return 0;
-        }
-        let mut hash = sequence.root;
-        for chunk in sequence.tokens[..sequence.tokens.len() - 1].chunks_exact(size) {
-            hash = hash.child(chunk);
-            let Some(block) = self.pool.share(hash) else { break };
-            sequence.blocks.push(block);
-            sequence.hashes.push(hash);
-        }
-        sequence.computed = sequence.blocks.len() * size;
-        sequence.computed
-    }
-
-    /// Gives the sequence blocks for positions up to `end`; false if there are too few.
-    fn reserve(&mut self, id: SeqId, end: usize) -> bool {
-        let sequence = self.sequences.get_mut(&id).expect("it is being planned");
-        let needed = end.div_ceil(self.config.block_tokens).saturating_sub(sequence.blocks.len());
-        if needed > self.pool.free_blocks() {
-            return false;
-        }
-        let blocks = (0..needed).map(|_| self.pool.allocate().expect("counted above"));
-        sequence.blocks.extend(blocks);
-        true
-    }
-
-    fn preempt(&mut self, id: SeqId) {
-        let sequence = self.sequences.get_mut(&id).expect("it was running");
-        release(&mut self.pool, sequence);
-        self.waiting.push_front(id);
-        self.preemptions += 1;
-    }
-
-    fn count_start(&mut self, id: SeqId, cached: usize, output: &mut SchedulerOutput) {
-        let sequence = self.sequences.get_mut(&id).expect("it is being planned");
-        if sequence.started {
-            return;
-        }
-        sequence.started = true;
-        self.prefix_queries += sequence.tokens.len() as u64;
-        self.prefix_hits += cached as u64;
-        output.started.push((id, cached));
-    }
-
-    fn plan(&mut self, id: SeqId, rows: usize, output: &mut SchedulerOutput) {
-        let sequence = self.sequences.get_mut(&id).expect("it is being planned");
-        let (start, end) = (sequence.computed, sequence.computed + rows);
-        sequence.in_step = rows;
-        output.sequences.push(ScheduledSequence {
-            id,
-            start,
-            tokens: sequence.tokens[start..end].to_vec(),
-            block_table: sequence.blocks.clone(),
-            samples: end == sequence.tokens.len(),
-        });
+    /// Blocks of a sequence's positions, in their order; empty if it does not run.
+    #[must_use]
+    pub fn block_table(&self, id: SeqId) -> &[BlockId] {
+        self.sequences.get(&id).map_or(&[], |sequence| &sequence.blocks)
     }
 
     /// Takes the result of the step that was planned last: its rows are computed, and `sampled`
-    /// tokens are added. Names of sequences that were removed meanwhile are ignored.
+    /// tokens are added, several in a row where guesses were right. Names of sequences that were
+    /// removed meanwhile are ignored.
     pub fn update(&mut self, output: &SchedulerOutput, sampled: &[(SeqId, TokenId)]) {
         for scheduled in &output.sequences {
             if let Some(sequence) = self.sequences.get_mut(&scheduled.id) {
                 sequence.computed += std::mem::take(&mut sequence.in_step);
-                publish(&mut self.pool, sequence, &self.config);
             }
         }
         for (id, token) in sampled {
             if let Some(sequence) = self.sequences.get_mut(id) {
+                // What it was sampled behind is computed: a right guess, where it is not the first.
+                sequence.computed = sequence.tokens.len();
                 sequence.tokens.push(*token);
+            }
+        }
+        let size = self.config.block_tokens;
+        for scheduled in &output.sequences {
+            let Some(sequence) = self.sequences.get_mut(&scheduled.id) else { continue };
+            let service = sequence.serve_to(sequence.computed);
+            self.queue.serve(&sequence.party, service);
+            if self.config.prefix_cache {
+                sequence.publish(&mut self.pool, &mut self.computing, size);
+            }
+            if scheduled.drafts > 0 {
+                sequence.drafts.clear();
+                sequence.trim(&mut self.pool, size);
             }
         }
     }
@@ -277,7 +200,7 @@ impl Scheduler {
     pub fn stats(&self) -> SchedulerStats {
         SchedulerStats {
             running: self.running.len(),
-            waiting: self.waiting.len(),
+            waiting: self.queue.len(),
             blocks_used: self.pool.total_blocks() - self.pool.free_blocks(),
             blocks_total: self.pool.total_blocks(),
             prefix_queries: self.prefix_queries,
@@ -286,39 +209,15 @@ impl Scheduler {
         }
     }
 
+    /// Whether a sequence runs.
+    #[must_use]
+    pub fn is_running(&self, id: SeqId) -> bool {
+        self.running.iter().any(|(_, _, running)| *running == id)
+    }
+
     /// Holders of a block.
     #[cfg(test)]
     pub(crate) fn references(&self, block: BlockId) -> u32 {
         self.pool.references(block)
     }
-
-    /// Blocks of a sequence.
-    #[cfg(test)]
-    pub(crate) fn blocks(&self, id: SeqId) -> &[BlockId] {
-        self.sequences.get(&id).map_or(&[], |sequence| &sequence.blocks)
-    }
-}
-
-/// Makes the blocks that have become full and computed shareable.
-fn publish(pool: &mut BlockPool, sequence: &mut Sequence, config: &SchedulerConfig) {
-    if !config.prefix_cache {
-        return;
-    }
-    let size = config.block_tokens;
-    while (sequence.hashes.len() + 1) * size <= sequence.computed {
-        let index = sequence.hashes.len();
-        let parent = sequence.hashes.last().copied().unwrap_or(sequence.root);
-        let hash = parent.child(&sequence.tokens[index * size..(index + 1) * size]);
-        pool.publish(sequence.blocks[index], hash);
-        sequence.hashes.push(hash);
-    }
-}
-
-/// Takes all blocks from a sequence, the last first.
-fn release(pool: &mut BlockPool, sequence: &mut Sequence) {
-    for block in sequence.blocks.drain(..).rev() {
-        pool.release(block);
-    }
-    sequence.hashes.clear();
-    (sequence.computed, sequence.in_step) = (0, 0);
 }

@@ -10,23 +10,23 @@ use rand::{RngExt, SeedableRng};
 use request::{SamplingParams, TokenId};
 use serde::Deserialize;
 
-use crate::fake::{Said, fixture, greedy, read};
+use crate::fake::{Said, fixture, greedy, read, request};
 
 #[derive(Clone, Deserialize)]
-struct Case {
+pub(crate) struct Case {
     adapter: Option<String>,
-    prompt: Vec<TokenId>,
+    pub(crate) prompt: Vec<TokenId>,
     continuation: Vec<TokenId>,
 }
 
 /// The llama of the fixtures with every adapter of its cases.
-struct Fixture {
-    cases: Vec<Case>,
+pub(crate) struct Fixture {
+    pub(crate) cases: Vec<Case>,
     adapters: Vec<Option<Arc<lora::Adapter>>>,
 }
 
 impl Fixture {
-    fn load() -> Self {
+    pub(crate) fn load() -> Self {
         let dir = fixture("llama");
         let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
         let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
@@ -40,14 +40,15 @@ impl Fixture {
     }
 
     fn submit(&self, engine: &EngineHandle, case: usize, sampling: SamplingParams) -> OutputStream {
-        let prompt = self.cases[case].prompt.clone();
-        let adapter = self.adapters[case].clone();
-        let cache_salt = "tenant".to_owned();
-        engine.submit(EngineRequest { prompt, sampling, adapter, cache_salt }).unwrap()
+        engine.submit(self.request(case, sampling)).unwrap()
+    }
+
+    pub(crate) fn request(&self, case: usize, sampling: SamplingParams) -> EngineRequest {
+        request(self.cases[case].prompt.clone(), sampling, self.adapters[case].clone())
     }
 }
 
-fn start(config: EngineConfig) -> EngineHandle {
+pub(crate) fn start(config: EngineConfig) -> EngineHandle {
     let model = models::load(&fixture("llama"), &LoadOptions::default()).unwrap();
     Engine::start(model, config).unwrap()
 }
@@ -57,7 +58,7 @@ fn sampled(seed: u64) -> SamplingParams {
 }
 
 /// Configurations that pack, cut, preempt and share as differently as can be.
-fn configs() -> Vec<EngineConfig> {
+pub(crate) fn configs() -> Vec<EngineConfig> {
     let default = EngineConfig { threads: 1, ..EngineConfig::default() };
     vec![
         default,
@@ -66,6 +67,8 @@ fn configs() -> Vec<EngineConfig> {
         EngineConfig { block_tokens: 3, step_tokens_max: 11, sequences_max: 5, ..default },
         // Little more than one request needs: most of them are preempted again and again.
         EngineConfig { block_tokens: 4, kv_blocks: 40, ..default },
+        // Steps that may take no time at all: prompts run block by block.
+        EngineConfig { itl_target_ms: Some(1), ttft_target_ms: Some(1000), ..default },
     ]
 }
 
@@ -121,9 +124,8 @@ async fn a_prefix_is_shared_with_the_same_adapter_and_tenant_only() {
     let prompt = fixture.cases[0].prompt.clone();
     let ask = |adapter: usize, salt: &str| {
         let adapter = fixture.adapters[adapter].clone();
-        let (prompt, cache_salt) = (prompt.clone(), salt.to_owned());
-        let request = EngineRequest { prompt, sampling: greedy(8), adapter, cache_salt };
-        read(engine.submit(request).unwrap())
+        let request = request(prompt.clone(), greedy(8), adapter);
+        read(engine.submit(EngineRequest { cache_salt: salt.to_owned(), ..request }).unwrap())
     };
     let cached = |said: &Said| said.end.unwrap().1.cached_tokens;
     let first = ask(1, "a").await;
@@ -158,8 +160,7 @@ async fn nothing_leaks_through_thousands_of_requests_and_departures() {
         let prompt = fixture.cases[case].prompt[..random.random_range(1..=9)].to_vec();
         let sampling = greedy(random.random_range(1..=12));
         let adapter = fixture.adapters[case].clone();
-        let cache_salt = String::new();
-        match engine.submit(EngineRequest { prompt, sampling, adapter, cache_salt }) {
+        match engine.submit(request(prompt, sampling, adapter)) {
             Ok(stream) => {
                 streams.push(stream);
                 continue;

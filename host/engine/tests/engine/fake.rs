@@ -1,10 +1,14 @@
 //! A model that computes nothing: its logits are a formula of token and position, and it can be made
 //! to wait, to fail, to panic and to give what is no number.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use candle_core::{Device, Tensor};
-use engine::{Engine, EngineConfig, EngineEvent, EngineHandle, EngineRequest, OutputStream};
+use engine::{
+    Engine, EngineConfig, EngineError, EngineEvent, EngineHandle, EngineRequest, OutputStream,
+};
 use models::{BatchError, CausalLm, ForwardBatch, KvCache, KvFormat, ModelConfig, ModelError};
 use request::{FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
 
@@ -113,8 +117,13 @@ pub(crate) fn model_config() -> ModelConfig {
 
 /// An engine around a fake that never waits.
 pub(crate) fn start(config: EngineConfig) -> EngineHandle {
+    try_start(config).unwrap()
+}
+
+/// An engine around a fake that never waits, if the settings can be.
+pub(crate) fn try_start(config: EngineConfig) -> Result<EngineHandle, EngineError> {
     let fake = Fake { config: model_config(), device: Device::Cpu, gate: None };
-    Engine::start(Box::new(fake), config).unwrap()
+    Engine::start(Box::new(fake), config)
 }
 
 /// An engine whose every step the test lets through.
@@ -131,9 +140,26 @@ pub(crate) fn greedy(max_tokens: u32) -> SamplingParams {
     SamplingParams { temperature: 0.0, max_tokens, ignore_eos: true, ..SamplingParams::default() }
 }
 
+/// A request of nobody in particular.
+pub(crate) fn request(
+    prompt: Vec<TokenId>,
+    sampling: SamplingParams,
+    adapter: Option<Arc<lora::Adapter>>,
+) -> EngineRequest {
+    EngineRequest {
+        prompt,
+        sampling,
+        adapter,
+        cache_salt: String::new(),
+        tenant: String::new(),
+        priority: 0,
+        start_within: None,
+    }
+}
+
 /// A request without an adapter.
 pub(crate) fn ask(prompt: &[TokenId], sampling: SamplingParams) -> EngineRequest {
-    EngineRequest { prompt: prompt.to_vec(), sampling, adapter: None, cache_salt: String::new() }
+    request(prompt.to_vec(), sampling, None)
 }
 
 /// All that a stream said.
@@ -144,6 +170,7 @@ pub(crate) struct Said {
     pub(crate) prompt: Option<Vec<Option<TokenLogprob>>>,
     pub(crate) end: Option<(FinishReason, Usage)>,
     pub(crate) failed: Option<String>,
+    pub(crate) expired: Option<Duration>,
 }
 
 /// Reads a stream to its end.
@@ -159,6 +186,7 @@ pub(crate) async fn read(mut stream: OutputStream) -> Said {
             }
             EngineEvent::Finished { reason, usage } => said.end = Some((reason, usage)),
             EngineEvent::Failed { message } => said.failed = Some(message),
+            EngineEvent::Expired { waited } => said.expired = Some(waited),
         }
     }
     said

@@ -9,3 +9,5 @@ mod failures;
 mod fake;
 mod limits;
 mod reading;
+mod speculation;
+mod turns;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ::request::{Message, Role, Usage};
+use ::request::{Message, Role, ServingOptions, Usage};
 use async_trait::async_trait;
 use engine::EngineEvent;
 use plugin_host::{
@@ -35,6 +35,7 @@ pub(crate) async fn run(
     let calls = Arc::new(AgentCalls {
         shared: Arc::clone(shared),
         tenant: context.request.tenant.clone(),
+        serving: context.request.serving.clone(),
         seed: context.request.sampling.seed,
         tokens_max: context.request.max_tokens.unwrap_or(u32::MAX),
         calls: AtomicU32::new(0),
@@ -65,6 +66,7 @@ struct Used {
 struct AgentCalls {
     shared: Arc<Shared>,
     tenant: String,
+    serving: ServingOptions,
     seed: u64,
     /// The client's `max_tokens`: no call generates more.
     tokens_max: u32,
@@ -121,7 +123,8 @@ impl AgentCalls {
         sampling.validate()?;
         let stops = StopMatcher::new(sampling.stop.clone());
         let adapter = lease.map(|lease| Arc::clone(lease.adapter()));
-        let stream = self.shared.submit(prompt, sampling, adapter, &self.tenant)?;
+        let whose = (self.tenant.as_str(), &self.serving);
+        let stream = self.shared.submit(prompt, sampling, adapter, whose)?;
         self.read(stream, stops, prompt_tokens).await
     }
 
@@ -160,6 +163,9 @@ impl AgentCalls {
                     (reason, usage) = (ended.as_str(), counted);
                     break;
                 }
+                Some(EngineEvent::Expired { waited }) => {
+                    return Err(PipelineError::expired(waited));
+                }
                 Some(EngineEvent::Failed { message }) => return Err(internal(message)),
                 None => return Err(internal("the engine stopped".to_owned())),
             }
@@ -173,7 +179,9 @@ impl AgentCalls {
 fn capability_error(error: PipelineError) -> CapabilityError {
     let code = match &error {
         PipelineError::Invalid { param: "budget", .. } => "over-budget",
-        PipelineError::Overloaded { .. } | PipelineError::Draining => "unavailable",
+        PipelineError::Overloaded { .. }
+        | PipelineError::Expired { .. }
+        | PipelineError::Draining => "unavailable",
         PipelineError::Internal { .. } => "internal",
         _ => "invalid",
     };

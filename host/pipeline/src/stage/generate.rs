@@ -145,6 +145,7 @@ async fn drive(
                 let reason = progress.end(reason).await?;
                 return Ok(Ended::Engine(reason, usage));
             }
+            Some(EngineEvent::Expired { waited }) => return Err(PipelineError::expired(waited)),
             Some(EngineEvent::Failed { message }) => {
                 return Err(PipelineError::Internal { message });
             }

@@ -130,6 +130,9 @@ impl From<PipelineError> for ApiError {
                 let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
                 Self { retry_after_s: Some(retry_after_s), ..error }.with_code("overloaded")
             }
+            PipelineError::Expired { .. } => {
+                Self::unavailable(&message).with_code("deadline_exceeded")
+            }
             PipelineError::Draining => Self::unavailable(&message),
             PipelineError::Rejected { status, code, message, retry_after_ms, plugin } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
@@ -170,6 +173,8 @@ mod tests {
         let overloaded = PipelineError::Overloaded { retry_after_s: 2 };
         check(overloaded, 429, Some("overloaded"), None);
         check(PipelineError::Draining, 503, Some("unavailable"), None);
+        let expired = PipelineError::Expired { waited_ms: 9 };
+        check(expired, 503, Some("deadline_exceeded"), None);
         let failed =
             PipelineError::PluginFailed { plugin: "p".to_owned(), reason: "trap".to_owned() };
         check(failed, 502, Some("plugin_failed"), None);

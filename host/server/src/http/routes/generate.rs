@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use pipeline::{GenerateRequest, Input};
-use request::RequestId;
+use request::{RequestId, ServingOptions};
 
 use crate::http::answer::{self, Endpoint, Envelope};
 use crate::http::auth::Tenant;
@@ -44,6 +44,7 @@ pub(crate) async fn chat(
         model: common.model,
         input: Input::Chat(body.messages()?),
         sampling,
+        serving: ServingOptions::default(),
         max_tokens,
         echo: false,
         streaming: shape.stream,
@@ -86,6 +87,7 @@ fn completion_requests(
         model: common.model.clone(),
         input,
         sampling: sampling.clone(),
+        serving: ServingOptions::default(),
         max_tokens: common.max_tokens,
         echo,
         streaming: shape.stream,
