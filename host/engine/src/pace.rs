@@ -115,6 +115,10 @@ impl Targets {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use scheduler::{NewSequence, Party, Scheduler, SchedulerConfig, StepLimits};
+
     use super::*;
 
     /// Steps of a machine that takes so many microseconds per step, row and thousand positions.
@@ -182,5 +186,84 @@ mod tests {
         check(9000, 100);
         let never = Targets { first_token: None, ..targets };
         assert_eq!(never.step(Duration::from_secs(99)), 50_000_000_000);
+    }
+
+    /// A machine in simulated time, kept busy with long prompts; durations of the steps in which
+    /// somebody generates, in milliseconds.
+    fn paced(target_ms: Option<u64>, steps: u64) -> Vec<f64> {
+        let config = SchedulerConfig {
+            block_tokens: 16,
+            kv_blocks: 4096,
+            step_tokens_max: 512,
+            sequences_max: 16,
+            queue_max: 64,
+            context_tokens_max: 4096,
+            prefix_cache: true,
+        };
+        let mut scheduler = Scheduler::new(config).unwrap();
+        let (mut pace, mut next, mut durations) = (Pace::default(), 0, Vec::new());
+        let targets = target_ms.map(|target| Targets {
+            inter_token: Duration::from_millis(target),
+            first_token: None,
+        });
+        let mut left: HashMap<u64, usize> = HashMap::new();
+        for _ in 0..steps {
+            while left.len() < 20 {
+                scheduler
+                    .add(NewSequence {
+                        id: next,
+                        prompt: (0..200 + next as u32 % 7 * 200)
+                            .map(|at| at ^ next as u32)
+                            .collect(),
+                        max_tokens: 64,
+                        cache_key: [next as u8; 32],
+                        all_rows: false,
+                        party: Party::default(),
+                        deadline: None,
+                    })
+                    .unwrap();
+                left.insert(next, 64);
+                next += 1;
+            }
+            let cost = targets.and_then(|t| Some((pace.cost()?, t.step(Duration::ZERO))));
+            let output = scheduler.schedule(&StepLimits { cost, ..StepLimits::default() });
+            let rows: usize = output.sequences.iter().map(|part| part.rows).sum();
+            let positions: usize =
+                output.sequences.iter().map(|part| part.rows * (part.start + part.rows / 2)).sum();
+            let ms = 2.0 + 0.15 * rows as f64 + 5e-6 * positions as f64;
+            pace.learn(rows, positions as u64, Duration::from_secs_f64(ms * 1e-3));
+            if output.sequences.iter().any(|part| left[&part.id] < 64) {
+                durations.push(ms);
+            }
+            let samples = output.sequences.iter().filter(|part| part.samples);
+            let sampled: Vec<_> = samples.map(|part| (part.id, 7)).collect();
+            scheduler.update(&output, &sampled);
+            for (id, _) in sampled {
+                let more = left.get_mut(&id).unwrap();
+                *more -= 1;
+                if *more == 0 {
+                    left.remove(&id);
+                    scheduler.remove(id);
+                }
+            }
+        }
+        durations
+    }
+
+    #[test]
+    fn steps_keep_to_the_target_and_use_it() {
+        let longest = |durations: &[f64]| durations.iter().copied().fold(0.0, f64::max);
+        assert!(
+            longest(&paced(None, 400)) > 70.0,
+            "without a target steps are as long as they get"
+        );
+        for target in [10, 20, 40] {
+            let durations = paced(Some(target), 600);
+            // What is not known yet is learned first.
+            let durations = &durations[30..];
+            assert!(longest(durations) < 1.1 * target as f64, "{target}: {}", longest(durations));
+            let full = durations.iter().filter(|ms| **ms > 0.8 * target as f64).count();
+            assert!(full * 3 > durations.len(), "{target}: {full} of {}", durations.len());
+        }
     }
 }
