@@ -82,7 +82,7 @@ fn exp(x: f32) -> f32 {
     if x > -87.0 { value } else { 0.0 }
 }
 
-/// Weights `exp(logit - max)` and their sums block by block.
+/// Weights of tokens and their sums block by block.
 #[derive(Debug, Default)]
 pub(crate) struct Weights {
     pub(crate) each: Vec<f32>,
@@ -91,10 +91,10 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Weighs all tokens; `max` is the largest logit.
-    pub(crate) fn fill(&mut self, logits: &[f32], max: f32) {
+    /// Weighs all tokens by `exp((logit - max) * sharpness)`; `max` is the largest logit.
+    pub(crate) fn fill(&mut self, logits: &[f32], max: f32, sharpness: f32) {
         self.each.clear();
-        self.each.extend(logits.iter().map(|logit| exp(logit - max)));
+        self.each.extend(logits.iter().map(|logit| exp((logit - max) * sharpness)));
         self.sums.clear();
         self.sums.extend(self.each.chunks(BLOCK).map(sum));
         self.total = self.sums.iter().sum();
@@ -122,49 +122,49 @@ impl Weights {
 }
 
 fn sum(weights: &[f32]) -> f64 {
+    sum_of(weights, |weight| weight)
+}
+
+/// Sum over lanes, then of lanes: an order that vectors can follow.
+#[inline(always)]
+fn sum_of(values: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     let mut sums = [0.0_f64; LANES];
-    let lanes = weights.chunks_exact(LANES);
+    let lanes = values.chunks_exact(LANES);
     let rest = lanes.remainder();
     for lane in lanes {
         for at in 0..LANES {
-            sums[at] += f64::from(lane[at]);
+            sums[at] += f64::from(of(lane[at]));
         }
     }
-    for (at, weight) in rest.iter().enumerate() {
-        sums[at] += f64::from(*weight);
+    for (at, value) in rest.iter().enumerate() {
+        sums[at] += f64::from(of(*value));
     }
     sums.iter().sum()
 }
 
 /// Natural logarithm of the sum of `exp(logit)`.
 pub(crate) fn log_sum_exp(logits: &[f32], max: f32) -> f64 {
-    let mut sums = [0.0_f64; LANES];
-    for lane in logits.chunks(LANES) {
-        for (at, logit) in lane.iter().enumerate() {
-            sums[at] += f64::from(exp(logit - max));
-        }
-    }
-    f64::from(max) + sums.iter().sum::<f64>().ln()
+    f64::from(max) + sum_of(logits, |logit| exp(logit - max)).ln()
 }
 
 /// At least the `count` likeliest tokens, in no order, and all that `enough` wants: those within
-/// growing distances of `max` are collected until there are as many and it is satisfied.
+/// growing distances of `max`, in units of `width`, until there are as many and it is satisfied.
 pub(crate) fn near_peak(
     logits: &[f32],
-    max: f32,
+    (max, width): (f32, f32),
     count: usize,
     enough: impl Fn(&[usize]) -> bool,
 ) -> Vec<usize> {
+    let blocks: Vec<f32> = logits.chunks(BLOCK).map(|part| largest(part).0).collect();
     let mut near = Vec::new();
     for distance in [2.5, 5.0, 10.0, 20.0, f32::INFINITY] {
-        let floor = max - distance;
+        let floor = max - distance * width;
         near.clear();
-        for (block, part) in logits.chunks(BLOCK).enumerate() {
-            // Most blocks have none.
-            if largest(part).0 >= floor {
-                let found = part.iter().enumerate().filter(|(_, logit)| **logit >= floor);
-                near.extend(found.map(|(at, _)| block * BLOCK + at));
-            }
+        // Most blocks have none.
+        for (block, _) in blocks.iter().enumerate().filter(|(_, largest)| **largest >= floor) {
+            let part = logits[block * BLOCK..].iter().take(BLOCK).enumerate();
+            let found = part.filter(|(_, logit)| **logit >= floor);
+            near.extend(found.map(|(at, _)| block * BLOCK + at));
         }
         if near.len() >= count.min(logits.len()) && enough(&near) {
             break;
@@ -178,7 +178,7 @@ pub(crate) fn likeliest(logits: &[f32], max: f32, count: usize) -> Vec<usize> {
     if count == 0 {
         return Vec::new();
     }
-    let mut near = near_peak(logits, max, count, |_| true);
+    let mut near = near_peak(logits, (max, 1.0), count, |_| true);
     if count < near.len() {
         near.select_nth_unstable_by(count - 1, |a, b| by_logit(logits, *a, *b));
         near.truncate(count);
@@ -257,7 +257,7 @@ mod tests {
                 continue;
             }
             let mut weights = Weights::default();
-            weights.fill(&row, max);
+            weights.fill(&row, max, 1.0);
             let mut sum = 0.0;
             for token in (0..row.len()).filter(|token| weights.each[*token] > 1e-6) {
                 let before: f64 =

@@ -44,25 +44,26 @@ pub(crate) fn sample(
     history: &History<'_>,
 ) -> Result<TokenId, NotFinite> {
     let best = peak(logits)?;
-    if params.is_greedy() && !adjusts(params, history) {
+    let adjusts = adjusts(params, history);
+    if params.is_greedy() && !adjusts {
         return Ok(token_id(best.0));
     }
     SCRATCH.with_borrow_mut(|scratch| {
         let Scratch { logits: adjusted, weights } = scratch;
-        adjusted.clear();
-        adjusted.extend_from_slice(logits);
-        adjust(adjusted, params, history);
-        // Bias and penalties are finite, and so is what they are added to.
-        let (token, max) = peak(adjusted)?;
-        if params.is_greedy() || max == f32::NEG_INFINITY {
-            return Ok(token_id(token));
+        let (mut row, mut best) = (logits, best);
+        if adjusts {
+            adjusted.clear();
+            adjusted.extend_from_slice(logits);
+            adjust(adjusted, params, history);
+            // Bias and penalties are finite, and so is what they are added to.
+            best = peak(adjusted)?;
+            row = adjusted;
         }
-        // Measured from the largest, which stays finite however small the temperature is.
-        for logit in adjusted.iter_mut() {
-            *logit = (*logit - max) / params.temperature;
+        if params.is_greedy() || best.1 == f32::NEG_INFINITY {
+            return Ok(token_id(best.0));
         }
         let draw = draw(params.seed, history.output_tokens);
-        Ok(token_id(pick(adjusted, params, draw, weights)))
+        Ok(token_id(pick((row, best.1), params, draw, weights)))
     })
 }
 
@@ -129,10 +130,16 @@ fn draw(seed: u64, nth: u32) -> f64 {
     rng.random()
 }
 
-/// Cuts by min-p, top-k and top-p, and picks by `draw` among what is left. The largest of `logits`
-/// is 0.
-fn pick(logits: &[f32], params: &SamplingParams, draw: f64, weights: &mut Weights) -> usize {
-    weights.fill(logits, 0.0);
+/// Cuts by min-p, top-k and top-p, and picks by `draw` among what is left. `max` is the largest of
+/// `logits`: distances from it stay finite however small the temperature is.
+fn pick(
+    (logits, max): (&[f32], f32),
+    params: &SamplingParams,
+    draw: f64,
+    weights: &mut Weights,
+) -> usize {
+    weights.fill(logits, max, (1.0 / params.temperature).min(f32::MAX));
+    let peak = (max, params.temperature);
     let all = logits.len();
     let top_k = if params.top_k == 0 { all } else { all.min(params.top_k as usize) };
     if params.min_p == 0.0 && top_k == all && params.top_p >= 1.0 {
@@ -144,10 +151,10 @@ fn pick(logits: &[f32], params: &SamplingParams, draw: f64, weights: &mut Weight
         let floor = f64::from(params.min_p);
         (0..all).filter(|token| weight(token) >= floor).collect()
     } else if top_k < all {
-        near_peak(logits, 0.0, top_k, |_| true)
+        near_peak(logits, peak, top_k, |_| true)
     } else {
         let reach = f64::from(params.top_p) * weights.total;
-        near_peak(logits, 0.0, 1, |near| near.len() == all || sum(near) >= reach)
+        near_peak(logits, peak, 1, |near| near.len() == all || sum(near) >= reach)
     };
     // What top-p is a part of: all that min-p and top-k leave.
     let mut total = if params.min_p > 0.0 { sum(&kept) } else { weights.total };
