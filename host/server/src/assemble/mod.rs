@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use corpus::SpanLimits;
-use engine::{Engine, EngineConfig, EngineHandle};
+use engine::{Engine, EngineConfig, EngineHandle, SpeculativeConfig};
 use ledger::{Ledger, LedgerConfig};
 use models::{CausalLm, LoadOptions};
 use pipeline::{BaseModel, CorpusStore, HostCapabilities, Pipeline, PipelineConfig, PipelineParts};
@@ -171,6 +171,20 @@ fn as_served(digest: request::Digest, quantize: Option<Quantize>) -> request::Di
 
 fn engine_config(config: &Config) -> EngineConfig {
     let limits = &config.limits;
+    let share = |own: usize, of: usize| if own == 0 { of - of / 4 } else { own };
+    // Without keys everybody is one tenant, and there are no others to leave room for.
+    let queue_tenant_max = match (limits.queue_tenant_max, &config.api_keys_file) {
+        (0, None) => limits.queue_max,
+        (own, _) => share(own, limits.queue_max),
+    };
+    let given = |milliseconds: u64| (milliseconds > 0).then_some(milliseconds);
+    let speculative = SpeculativeConfig {
+        num_speculative_tokens: limits.num_speculative_tokens,
+        prompt_lookup_min: limits.prompt_lookup_min,
+        prompt_lookup_max: limits.prompt_lookup_max,
+        disable_by_batch_size: limits.disable_by_batch_size,
+        ..SpeculativeConfig::default()
+    };
     EngineConfig {
         threads: config.threads,
         block_tokens: limits.block_tokens,
@@ -179,7 +193,14 @@ fn engine_config(config: &Config) -> EngineConfig {
         step_tokens_max: limits.step_tokens_max,
         sequences_max: limits.sequences_max,
         queue_max: limits.queue_max,
+        queue_tenant_max,
+        queue_adapter_max: share(limits.queue_adapter_max, queue_tenant_max),
+        queue_kv_fills_max: limits.queue_kv_fills_max,
+        queue_wait_ms_max: given(limits.queue_wait_ms_max),
         context_tokens_max: limits.context_tokens_max,
+        itl_target_ms: given(limits.itl_target_ms),
+        ttft_target_ms: given(limits.ttft_target_ms),
+        speculative: (limits.num_speculative_tokens > 0).then_some(speculative),
         ..EngineConfig::default()
     }
 }

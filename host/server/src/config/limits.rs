@@ -82,6 +82,23 @@ limits! {
     prompts_max: usize = 32, 1..=1024, "Most prompts of one /v1/completions";
     choices_max: u32 = 8, 1..=1024, "Most choices (`n`) of one request";
     queue_max: usize = 256, 1..=1048576, "Most sequences that wait";
+    queue_tenant_max: usize = 0, 0..=1048576,
+        "Most sequences of one tenant that wait; 0 is three quarters of queue_max where there are keys";
+    queue_adapter_max: usize = 0, 0..=1048576,
+        "Most sequences of one adapter of a tenant that wait; 0 is three quarters of queue_tenant_max";
+    queue_kv_fills_max: usize = 64, 1..=1048576,
+        "How many times the whole KV cache all that wait may need";
+    queue_wait_ms_max: u64 = 0, 0..=86400000,
+        "Longest a request may wait before it runs, in milliseconds; 0 is as long as it takes";
+    itl_target_ms: u64 = 0, 0..=3600000,
+        "Wanted time from token to token, in milliseconds: prompts run in pieces; 0 is none";
+    ttft_target_ms: u64 = 0, 0..=3600000,
+        "Wanted time to the first token, for which steps are stretched, in milliseconds; 0 is none";
+    num_speculative_tokens: usize = 0, 0..=64,
+        "Most tokens of a sequence guessed from its own text in a step; 0 is none";
+    prompt_lookup_min: usize = 2, 1..=64, "Fewest tokens that must have stood there before a guess";
+    prompt_lookup_max: usize = 5, 1..=64, "Most tokens that are looked for together";
+    disable_by_batch_size: usize = 32, 2..=1048576, "Rows of a step from which on nothing is guessed";
     sequences_max: usize = 64, 1..=65536, "Most sequences that run at once";
     step_tokens_max: usize = 512, 1..=1048576, "Most rows of one step";
     block_tokens: usize = 16, 1..=4096, "Positions per KV block";
