@@ -12,7 +12,9 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use engine::{Engine, EngineConfig, EngineEvent, EngineHandle, EngineRequest, SpeculativeConfig};
-use models::{CausalLm, ForwardBatch, KvCache, LoadOptions, ModelConfig, ModelError, Quantization};
+use models::{
+    CausalLm, ForwardBatch, KvCache, KvFormat, LoadOptions, ModelConfig, ModelError, Quantization,
+};
 use prometheus_client::registry::Registry;
 use request::SamplingParams;
 
@@ -38,6 +40,10 @@ impl CausalLm for Ready {
 
     fn weights_bytes(&self) -> u64 {
         0
+    }
+
+    fn kv_format(&self) -> KvFormat {
+        KvFormat::F32
     }
 
     fn forward(&mut self, batch: &ForwardBatch, _: &mut KvCache) -> Result<Tensor, ModelError> {
