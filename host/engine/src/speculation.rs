@@ -7,6 +7,8 @@ use crate::config::SpeculativeConfig;
 const LEARNING: f32 = 0.25;
 /// Right guesses are expected to be this frequent until some were made.
 const OPTIMISM: f32 = 0.6;
+/// A guess has to be right so many times as often as it would take to break even: both are estimates.
+const MARGIN: f32 = 1.2;
 /// Tokens after which a sequence whose guesses do not pay tries one again.
 const PATIENCE: u32 = 16;
 
@@ -31,6 +33,7 @@ impl Speculation {
     /// would cost `row_share` of what it costs now.
     pub(crate) fn count(&mut self, config: &SpeculativeConfig, row_share: f32) -> usize {
         let most = config.num_speculative_tokens;
+        let row_share = row_share * MARGIN;
         if self.right > row_share {
             self.idle = 0;
             // The n-th guess is right if all before it are: make those that pay.

@@ -95,7 +95,7 @@ impl Worker {
         if running >= draft_rows_max {
             return;
         }
-        let row_share = self.pace.row_share(running);
+        let row_share = self.draft_pace.row_share(running);
         let sequences = &mut self.sequences;
         self.scheduler.propose(|id, tokens, room, drafts| {
             let Some(sequence) = sequences.get_mut(&id) else { return };
@@ -235,7 +235,11 @@ impl Worker {
             rows * start + rows * (rows - 1) / 2
         };
         let (rows, sequences) = (self.batch.tokens.len(), output.sequences.len());
-        self.pace.learn(rows, output.sequences.iter().map(before).sum(), took);
+        let positions = output.sequences.iter().map(before).sum();
+        self.pace.learn(rows, positions, took);
+        if self.config.speculative.is_some_and(|config| rows < config.disable_by_batch_size) {
+            self.draft_pace.learn(rows, positions, took);
+        }
         let report = StepReport { took, forward, rows, sequences, adapters };
         self.shared.metrics.observe_step(&report);
     }

@@ -28,6 +28,8 @@ pub(crate) struct Worker {
     /// Filled anew for every step.
     pub(crate) batch: ForwardBatch,
     pub(crate) pace: Pace,
+    /// The same of steps small enough for guesses: a row costs more there than in a long prompt.
+    pub(crate) draft_pace: Pace,
     pub(crate) targets: Option<Targets>,
     /// Where the ticks of deadlines are counted from.
     begun: Instant,
@@ -55,6 +57,7 @@ impl Worker {
             sequences: HashMap::new(),
             batch: ForwardBatch::default(),
             pace: Pace::default(),
+            draft_pace: Pace::default(),
             targets,
             begun: Instant::now(),
             next_id: 0,
