@@ -26,7 +26,7 @@ async fn a_bad_request_is_told_what_and_where() {
     assert!(error["message"].as_str().is_some_and(|text| text.contains("line 2")), "{error}");
     let (status, error) = refused(&server, chat, "{\"model\": \"npc\"").await;
     assert_eq!((status, error["code"].as_str()), (400, Some("invalid_json")), "{error}");
-    let (status, error) = refused(&server, "/v1/embeddings", "{}").await;
+    let (status, error) = refused(&server, "/v1/nothing", "{}").await;
     assert_eq!((status, error["code"].as_str()), (404, Some("not_found")), "{error}");
     let (status, text) = server.get(chat).await;
     assert_eq!(status, 405, "{text}");

@@ -22,6 +22,8 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) request: EngineRequest,
+    /// Whether the mean of the prompt's hidden states is wanted, and no token.
+    pub(crate) pooled: bool,
     pub(crate) sender: mpsc::Sender<EngineEvent>,
     /// Told as soon as it is known.
     pub(crate) cached_tokens: Arc<AtomicU32>,

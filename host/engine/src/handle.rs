@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kernels::{Pool, THREADS_MAX};
 use models::{CausalLm, KvCache, KvShape};
-use request::Digest;
+use request::{Digest, SamplingParams};
 use scheduler::{Party, Scheduler, SchedulerConfig};
 use tokio::sync::{mpsc, watch};
 
@@ -19,7 +19,7 @@ use crate::shared::{EngineStats, Shared};
 use crate::stream::{EngineRequest, OutputStream};
 use crate::worker::Worker;
 
-/// Events of a stream besides its tokens: prompt logprobs and the end.
+/// Events of a stream besides its tokens: prompt logprobs or a pooled state, and the end.
 const EVENTS_BESIDES_TOKENS: usize = 2;
 
 /// Starts engines.
@@ -128,6 +128,20 @@ impl EngineHandle {
     /// # Errors
     /// See [`SubmitError`].
     pub fn submit(&self, request: EngineRequest) -> Result<OutputStream, SubmitError> {
+        self.queue(request, false)
+    }
+
+    /// Queues a sequence of which the mean of the prompt's hidden states is wanted: the stream has one
+    /// [`crate::EngineEvent::Pooled`] before its end. Of `sampling` nothing is looked at.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn pool(&self, request: EngineRequest) -> Result<OutputStream, SubmitError> {
+        let sampling = SamplingParams { max_tokens: 0, ..SamplingParams::default() };
+        self.queue(EngineRequest { sampling, ..request }, true)
+    }
+
+    fn queue(&self, request: EngineRequest, pooled: bool) -> Result<OutputStream, SubmitError> {
         self.check(&request)?;
         let tokens = request.prompt.len() + request.sampling.max_tokens as usize;
         let ticket = self.shared.admission.enter(party(&request), tokens);
@@ -138,7 +152,8 @@ impl EngineHandle {
         let cached_tokens = Arc::new(AtomicU32::new(0));
         let told = Arc::clone(&cached_tokens);
         let arrived = std::time::Instant::now();
-        let job = Box::new(Job { request, sender, cached_tokens: told, arrived, ticket });
+        let job = Job { request, pooled, sender, cached_tokens: told, arrived, ticket };
+        let job = Box::new(job);
         match self.commands.send(Command::Submit(job)) {
             Ok(()) => Ok(OutputStream { events, cached_tokens }),
             Err(_) => Err(SubmitError::Stopped),

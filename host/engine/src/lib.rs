@@ -3,7 +3,8 @@
 //! Parts: [`handle`] (the async door), [`stream`] (what goes through it), `admission` (the bounds of
 //! the queue), [`config`], [`error`], [`metrics`], `worker` (the thread's loop), `step` (one step),
 //! `pace` (how long steps take and may take), `ngram` and `speculation` (guesses, and whether they
-//! pay), `logits` and `sampler` (logits to token), `sequence` (what a running request keeps).
+//! pay), `logits` and `sampler` (logits to token), `pooling` (hidden states to their mean), `sequence`
+//! (what a running request keeps).
 //!
 //! No foreign code runs here and the engine does not know that plugins exist. It has no text: stop
 //! strings are the pipeline's, stop tokens are the engine's. KV memory is allocated at the start.
@@ -19,6 +20,7 @@ mod logits;
 pub mod metrics;
 mod ngram;
 mod pace;
+mod pooling;
 mod sampler;
 mod sequence;
 mod shared;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::admission::Ticket;
 use crate::command::Job;
 use crate::logits::NotFinite;
+use crate::pooling::MeanPool;
 use crate::sampler::{self, History};
 use crate::speculation::Speculation;
 use crate::stream::EngineEvent;
@@ -39,6 +40,8 @@ pub(crate) struct Sequence {
     end_tokens: Vec<TokenId>,
     /// Log probabilities of the prompt found so far; filled by position.
     prompt_logprobs: Vec<Option<TokenLogprob>>,
+    /// Present where hidden states are wanted, and no token.
+    pub(crate) pool: Option<MeanPool>,
     /// Its place in the queue, while it has not run yet.
     ticket: Option<Ticket>,
     prompt_logprobs_sent: bool,
@@ -54,7 +57,7 @@ pub(crate) type Chosen = (TokenId, Option<TokenLogprob>);
 
 impl Sequence {
     pub(crate) fn new(job: Job, model: &ModelConfig) -> Self {
-        let Job { request, sender, cached_tokens: told, arrived, ticket } = job;
+        let Job { request, pooled, sender, cached_tokens: told, arrived, ticket } = job;
         let mut end_tokens = request.sampling.stop_token_ids.clone();
         if !request.sampling.ignore_eos {
             end_tokens.extend_from_slice(&model.eos_token_ids);
@@ -78,6 +81,7 @@ impl Sequence {
             output_tokens: 0,
             end_tokens,
             prompt_logprobs: Vec::new(),
+            pool: pooled.then(MeanPool::default),
             ticket: Some(ticket),
             prompt_logprobs_sent: false,
             cached_tokens: None,
@@ -101,6 +105,11 @@ impl Sequence {
     /// Whether rows of the prompt still have to be turned into log probabilities.
     pub(crate) fn needs_prompt_rows(&self) -> bool {
         self.wants_prompt_logprobs() && !self.prompt_logprobs_sent
+    }
+
+    /// Whether no row of the prompt may be taken from the prefix cache.
+    pub(crate) fn wants_every_row(&self) -> bool {
+        self.wants_prompt_logprobs() || self.pool.is_some()
     }
 
     pub(crate) fn start(&mut self, cached_tokens: usize) {
@@ -196,6 +205,13 @@ impl Sequence {
     /// It waited for too long.
     pub(crate) fn expire(self) {
         self.send(EngineEvent::Expired { waited: self.arrived.elapsed() });
+    }
+
+    /// Ends a sequence whose hidden states are all there.
+    pub(crate) fn finish_pooled(self) {
+        let mean = self.pool.as_ref().map(MeanPool::mean).unwrap_or_default();
+        self.send(EngineEvent::Pooled(mean));
+        self.finish(FinishReason::Length);
     }
 
     pub(crate) fn fail(self, message: String) {

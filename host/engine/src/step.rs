@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::{Storage, Tensor};
-use models::{ForwardBatch, SequenceSpan};
+use models::{ForwardBatch, ModelError, SequenceSpan};
 use request::{AdapterGeneration, FinishReason, TokenId};
 use scheduler::{ScheduledSequence, Scheduler, SchedulerOutput, SeqId, StepLimits};
 
@@ -22,6 +22,8 @@ struct Wanted {
     /// Position of the first of them.
     start: usize,
     rows: Range<usize>,
+    /// Its hidden states among those asked for.
+    hidden: Range<usize>,
 }
 
 /// What the rows of one sequence gave.
@@ -48,14 +50,18 @@ impl Worker {
         let wanted = self.fill_batch(&output);
         let forwarding = Instant::now();
         // `[rows, vocab]`
-        let forward = self.model.forward(&self.batch, &mut self.kv);
+        let forward = self.forward();
         let forward_took = forwarding.elapsed();
         let adapters = distinct_adapters(&self.batch);
         // Who leaves must not be held by a batch that has run.
         self.batch.adapters.clear();
-        let sampled = forward.map_err(|error| error.to_string()).and_then(|logits| {
+        let sampled = forward.map_err(|error| error.to_string()).and_then(|(logits, hidden)| {
             let vocab_size = self.model.config().vocab_size;
-            on_host(&logits, |rows| self.sample(&wanted, rows, vocab_size))?
+            let sampled = on_host(&logits, |rows| self.sample(&wanted, rows, vocab_size))??;
+            if let Some(hidden) = hidden {
+                on_host(&hidden, |rows| self.pool(&wanted, rows))?;
+            }
+            Ok(sampled)
         });
         let sampled = match sampled {
             Ok(sampled) => sampled,
@@ -72,6 +78,27 @@ impl Worker {
         self.scheduler.update(&output, &tokens);
         self.tell(&wanted, sampled);
         self.learn(&output, adapters, (started.elapsed(), forward_took));
+    }
+
+    /// `[logits_rows, vocab]`, and `[hidden_rows, hidden]` where some are wanted.
+    fn forward(&mut self) -> Result<(Tensor, Option<Tensor>), ModelError> {
+        if self.batch.hidden_rows.is_empty() {
+            return Ok((self.model.forward(&self.batch, &mut self.kv)?, None));
+        }
+        let (logits, hidden) = self.model.forward_hidden(&self.batch, &mut self.kv)?;
+        Ok((logits, Some(hidden)))
+    }
+
+    /// Adds hidden states up.
+    fn pool(&mut self, wanted: &[Wanted], hidden: &[f32]) {
+        let width = self.model.config().hidden_size;
+        for wanted in wanted.iter().filter(|wanted| !wanted.hidden.is_empty()) {
+            let sequence = self.sequences.get_mut(&wanted.part.id);
+            if let Some(pool) = sequence.and_then(|sequence| sequence.pool.as_mut()) {
+                let rows = wanted.hidden.start * width..wanted.hidden.end * width;
+                pool.add(wanted.start, hidden[rows].chunks_exact(width));
+            }
+        }
     }
 
     fn limits(&self, now: Instant) -> StepLimits {
@@ -127,12 +154,13 @@ impl Worker {
 
     /// The scheduler's plan as the model takes it, in the memory of the last step's.
     fn fill_batch(&mut self, output: &SchedulerOutput) -> Vec<Wanted> {
-        let ForwardBatch { tokens, positions, sequences, adapters, logits_rows, .. } =
+        let ForwardBatch { tokens, positions, sequences, adapters, logits_rows, hidden_rows } =
             &mut self.batch;
         tokens.clear();
         positions.clear();
         adapters.clear();
         logits_rows.clear();
+        hidden_rows.clear();
         sequences.resize_with(output.sequences.len(), SequenceSpan::default);
         let mut wanted = Vec::with_capacity(output.sequences.len());
         for (part, span) in output.sequences.iter().zip(sequences) {
@@ -148,11 +176,19 @@ impl Worker {
             span.block_table.clear();
             span.block_table.extend_from_slice(self.scheduler.block_table(part.id));
             let first = first_wanted(sequence, part);
-            let from = logits_rows.len();
+            let (from, hidden_from) = (logits_rows.len(), hidden_rows.len());
             let rows = token_start + first..token_start + part.rows;
-            logits_rows.extend(rows.map(|row| row as u32));
-            let rows = from..logits_rows.len();
-            wanted.push(Wanted { part: *part, start: part.start + first, rows });
+            let rows = rows.map(|row| row as u32);
+            match sequence.pool {
+                Some(_) => hidden_rows.extend(rows),
+                None => logits_rows.extend(rows),
+            }
+            wanted.push(Wanted {
+                part: *part,
+                start: part.start + first,
+                rows: from..logits_rows.len(),
+                hidden: hidden_from..hidden_rows.len(),
+            });
         }
         wanted
     }
@@ -203,6 +239,15 @@ impl Worker {
                 let accepted = sampled.tokens.len().saturating_sub(1);
                 sequence.speculation.learn(part.drafts, accepted);
                 self.shared.metrics.observe_drafts(part.drafts, accepted);
+            }
+            if sequence.pool.is_some() {
+                if part.samples
+                    && let Some(ended) = self.remove(part.id)
+                {
+                    self.shared.metrics.observe_end(FinishReason::Length);
+                    ended.finish_pooled();
+                }
+                continue;
             }
             let count = sampled.tokens.len();
             for (index, token) in sampled.tokens.into_iter().enumerate() {
@@ -267,11 +312,11 @@ fn on_host<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R, Stri
     Ok(read(&flat.map_err(|error| error.to_string())?))
 }
 
-/// Index of the first row of a sequence's part whose logits are wanted: all of the prompt's for
-/// prompt logprobs, else the last that is no guess if it gives a token, and the guesses.
+/// Index of the first row of a sequence's part that is wanted: all of the prompt's for prompt
+/// logprobs or hidden states, else the last that is no guess if it gives a token, and the guesses.
 fn first_wanted(sequence: &Sequence, part: &ScheduledSequence) -> usize {
     let is_prompt = part.start < sequence.prompt.len();
-    if is_prompt && sequence.needs_prompt_rows() {
+    if is_prompt && (sequence.needs_prompt_rows() || sequence.pool.is_some()) {
         return 0;
     }
     part.rows - part.drafts - usize::from(part.samples)
@@ -286,6 +331,9 @@ fn sample_one(
     (logits, vocab_size): (&[f32], usize),
 ) -> Sampled {
     let mut sampled = Sampled::default();
+    if sequence.pool.is_some() {
+        return sampled;
+    }
     let rows = logits.chunks_exact(vocab_size);
     if sequence.needs_prompt_rows() {
         sampled.failed = sequence.read_prompt(wanted.start, rows.clone()).err();

@@ -33,6 +33,9 @@ pub struct EngineRequest {
 pub enum EngineEvent {
     /// Log probabilities of the prompt's tokens; the first has none. Comes before the first token.
     PromptLogprobs(Vec<Option<TokenLogprob>>),
+    /// Mean of the last hidden states of all prompt tokens, `[hidden_size]`, for who asked for it with
+    /// [`crate::EngineHandle::pool`].
+    Pooled(Vec<f32>),
     /// A token. A stop token is not reported.
     Token {
         /// Its id.

@@ -115,7 +115,7 @@ impl Worker {
         let (prompt, max_tokens) = (job.request.prompt.clone(), job.request.sampling.max_tokens);
         let party = party(&job.request);
         let sequence = Sequence::new(job, self.model.config());
-        if max_tokens == 0 && !sequence.wants_prompt_logprobs() {
+        if max_tokens == 0 && !sequence.wants_every_row() {
             sequence.finish(FinishReason::Length);
             return;
         }
@@ -127,7 +127,7 @@ impl Worker {
             prompt,
             max_tokens: max_tokens as usize,
             cache_key: sequence.cache_key(),
-            all_rows: sequence.wants_prompt_logprobs(),
+            all_rows: sequence.wants_every_row(),
             party,
             deadline: deadline.map(|deadline| self.tick(deadline)),
         });

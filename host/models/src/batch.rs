@@ -37,6 +37,9 @@ pub struct ForwardBatch {
     pub adapters: Vec<Option<Arc<lora::Adapter>>>,
     /// Rows whose logits are wanted, as indices into `tokens`. The result has them in this order.
     pub logits_rows: Vec<u32>,
+    /// Rows whose last hidden states are wanted, as indices into `tokens`; see
+    /// [`crate::CausalLm::forward_hidden`].
+    pub hidden_rows: Vec<u32>,
 }
 
 /// Bounds that a batch is checked against.
@@ -101,9 +104,9 @@ impl ForwardBatch {
                 return Err(BatchError::Token { row, token, vocab_size: limits.vocab_size });
             }
         }
-        for &row in &self.logits_rows {
+        for &row in self.logits_rows.iter().chain(&self.hidden_rows) {
             if row as usize >= self.tokens.len() {
-                return Err(BatchError::LogitsRow { row, rows: self.tokens.len() });
+                return Err(BatchError::WantedRow { row, rows: self.tokens.len() });
             }
         }
         Ok(())
@@ -165,6 +168,7 @@ mod tests {
             sequences: vec![span(0, 2, 9, &[3, 0]), span(2, 1, 1, &[1])],
             adapters: vec![None, None],
             logits_rows: vec![2, 1],
+            hidden_rows: vec![0],
         }
     }
 
@@ -173,13 +177,14 @@ mod tests {
         type Change = fn(&mut ForwardBatch);
         assert_eq!(batch().validate(&LIMITS), Ok(()));
         assert_eq!(ForwardBatch::default().validate(&LIMITS), Ok(()));
-        let changes: [(Change, &str); 16] = [
+        let changes: [(Change, &str); 17] = [
             (|b| b.tokens[0] = 10, "token 10"),
             (|b| b.positions[2] = 1, "sequence 1: positions"),
             (|b| b.positions[0] = 8, "sequence 0: positions"),
             (|b| b.positions.truncate(2), "positions: expected 3, found 2"),
             (|b| b.adapters.truncate(1), "adapters"),
             (|b| b.logits_rows.push(3), "row 3"),
+            (|b| b.hidden_rows.push(3), "row 3"),
             (
                 |b| {
                     b.sequences.truncate(1);
@@ -213,6 +218,7 @@ mod tests {
             sequences: vec![span(0, 1, position as usize + 1, &[0, 1, 2])],
             adapters: vec![None],
             logits_rows: vec![],
+            hidden_rows: vec![],
         };
         assert_eq!(at(18).validate(&LIMITS), Ok(()));
         assert_eq!(at(19).validate(&LIMITS), Ok(()));

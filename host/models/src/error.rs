@@ -27,8 +27,8 @@ pub enum BatchError {
         vocab_size: usize,
     },
     /// Logits wanted of a row that is not there.
-    #[error("logits of row {row} wanted, the batch has {rows}")]
-    LogitsRow {
+    #[error("row {row} wanted, the batch has {rows}")]
+    WantedRow {
         /// The row asked for.
         row: u32,
         /// Rows in the batch.

@@ -102,4 +102,15 @@ pub trait CausalLm: Send {
     /// # Errors
     /// An inconsistent batch, before anything is computed or written.
     fn forward(&mut self, batch: &ForwardBatch, kv: &mut KvCache) -> Result<Tensor, ModelError>;
+
+    /// [`Self::forward`] with what the head reads of `batch.hidden_rows` beside the logits: the last
+    /// layer's output behind the final norm, f32 `[hidden_rows, hidden_size]`.
+    ///
+    /// # Errors
+    /// As of [`Self::forward`].
+    fn forward_hidden(
+        &mut self,
+        batch: &ForwardBatch,
+        kv: &mut KvCache,
+    ) -> Result<(Tensor, Tensor), ModelError>;
 }

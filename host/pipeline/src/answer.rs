@@ -1,5 +1,7 @@
 //! What comes back: a stream of events that ends in a summary or a failure.
 
+use std::sync::Arc;
+
 use ::request::{FinishReason, RequestId, TokenId, Usage};
 use tokio::sync::mpsc;
 
@@ -106,8 +108,11 @@ pub enum AnswerEvent {
         choice: u32,
         /// Text to append.
         text: String,
-        /// Tokens since the last delta.
+        /// Tokens since the last delta, and before them those of an echoed prompt.
         tokens: Vec<TokenPiece>,
+        /// Ids of the tokens that were generated since the last delta. They belong to `text` only
+        /// where no postprocessor acts.
+        ids: Vec<TokenId>,
     },
     /// A choice is complete.
     Finished {
@@ -130,6 +135,8 @@ pub struct Answer {
     pub id: RequestId,
     /// Who answers: the base model's name, an adapter's alias or `agent:<name>`.
     pub model: String,
+    /// Tokens that the model continues; none if a plugin answers.
+    pub prompt: Arc<[TokenId]>,
     pub(crate) events: mpsc::Receiver<AnswerEvent>,
 }
 

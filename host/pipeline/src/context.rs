@@ -24,6 +24,8 @@ pub(crate) struct PluginUse {
 /// State of one request outside the engine.
 pub(crate) struct Context {
     pub(crate) request: GenerateRequest,
+    /// What plugins and receipts call this kind of request.
+    pub(crate) endpoint: &'static str,
     /// Every version this request sees, whatever is activated meanwhile.
     pub(crate) chain: Arc<Chain>,
     pub(crate) uses: Vec<PluginUse>,
@@ -40,6 +42,7 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(request: GenerateRequest, chain: Arc<Chain>) -> Self {
         Self {
+            endpoint: request.input.endpoint(),
             request,
             chain,
             uses: Vec::new(),
@@ -55,7 +58,7 @@ impl Context {
         RequestInfo {
             id: self.request.id.to_string(),
             tenant: self.request.tenant.clone(),
-            endpoint: self.request.input.endpoint().to_owned(),
+            endpoint: self.endpoint.to_owned(),
             model: self.request.model.clone(),
             adapter: self.adapter.clone(),
             streaming: self.request.streaming,

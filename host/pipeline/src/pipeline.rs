@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ::request::{FinishReason, Message, TokenId, Usage};
 use engine::EngineHandle;
 use plugin_host::PluginHost;
+use serde_json::{Map, Value};
 use tokenization::{ChatTemplate, Tokenizer};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -55,7 +56,7 @@ pub struct PipelineParts {
 /// The pipeline. Cloning shares it.
 #[derive(Clone)]
 pub struct Pipeline {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// A request that is ready to produce text.
@@ -67,6 +68,9 @@ enum Work {
     /// An agent's answer.
     Agent { plugin: Arc<plugin_host::Plugin>, messages: Vec<Message> },
 }
+
+/// Who answers, the tokens to continue, and how.
+type Prepared = (String, Arc<[TokenId]>, Work);
 
 impl Pipeline {
     /// Puts the parts together. Starts nothing.
@@ -96,7 +100,7 @@ impl Pipeline {
     pub async fn submit(&self, request: GenerateRequest) -> Result<Answer, PipelineError> {
         let id = request.id.clone();
         let mut context = Context::new(request, self.shared.plugins.chain());
-        let (target, work) = match self.prepare(&mut context).await {
+        let (model, prompt, work) = match self.prepare(&mut context).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.refuse(&mut context, &error).await;
@@ -106,11 +110,11 @@ impl Pipeline {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let carried = self.clone();
         self.shared.tasks.spawn(async move { carried.carry(context, work, sender).await });
-        Ok(Answer { id, model: target, events })
+        Ok(Answer { id, model, prompt, events })
     }
 
     /// Stages route to generate, up to the engine's queue.
-    async fn prepare(&self, context: &mut Context) -> Result<(String, Work), PipelineError> {
+    async fn prepare(&self, context: &mut Context) -> Result<Prepared, PipelineError> {
         let shared = &self.shared;
         self.check(context)?;
         let messages = tokenize::messages(shared, &context.request.input)?;
@@ -123,24 +127,24 @@ impl Pipeline {
         if let Some(message) = prepared.response {
             context.release();
             let post = Postprocessors::open(context).await?;
-            return Ok((name, Work::Respond { text: message.content, post }));
+            return Ok((name, Arc::default(), Work::Respond { text: message.content, post }));
         }
         let lease = match target {
             Target::Agent(plugin) => {
                 let messages = prepared.messages;
-                return Ok((name, Work::Agent { plugin, messages }));
+                return Ok((name, Arc::default(), Work::Agent { plugin, messages }));
             }
             Target::Adapter(lease) => Some(lease),
             Target::Base => None,
         };
-        let input = context.request.input.clone();
-        let prompt = tokenize::prompt(shared, &input, prepared.messages, prepared.changed).await?;
+        let (messages, changed) = (prepared.messages, prepared.changed);
+        let prompt = tokenize::prompt(shared, &context.request, messages, changed).await?;
         let choices = self.choices(context, &prompt, lease.as_ref()).await?;
-        Ok((name, Work::Generate { choices, _lease: lease }))
+        Ok((name, prompt.into(), Work::Generate { choices, _lease: lease }))
     }
 
     /// Bounds that need no stage, and the seed.
-    fn check(&self, context: &mut Context) -> Result<(), PipelineError> {
+    pub(crate) fn check(&self, context: &mut Context) -> Result<(), PipelineError> {
         let request = &mut context.request;
         let choices_max = self.shared.config.choices_max;
         if request.n == 0 || request.n > choices_max {
@@ -162,6 +166,10 @@ impl Pipeline {
         request.sampling.seed = *request.seed.get_or_insert_with(rand_seed);
         // The real value is known once the prompt is; any large one will do for the bounds.
         request.sampling.max_tokens = request.max_tokens.unwrap_or(u32::MAX);
+        if request.serving.cache_salt.as_ref().is_some_and(String::is_empty) {
+            let message = "cache_salt must not be empty".to_owned();
+            return Err(PipelineError::Invalid { param: "cache_salt", message });
+        }
         Ok(request.sampling.validate()?)
     }
 
@@ -205,6 +213,7 @@ impl Pipeline {
                 logprobs,
                 prompt_tokens: context.prompt_tokens,
                 echo: echo.clone(),
+                every_token: context.request.every_token,
             });
         }
         Ok(choices)
@@ -259,8 +268,8 @@ impl Pipeline {
                 if output.stopped {
                     reason = FinishReason::ContentFilter;
                 }
-                let delta =
-                    AnswerEvent::Delta { choice: 0, text: text.clone(), tokens: Vec::new() };
+                let (tokens, ids) = (Vec::new(), Vec::new());
+                let delta = AnswerEvent::Delta { choice: 0, text: text.clone(), tokens, ids };
                 let _ = sender.send(delta).await;
                 let _ = sender.send(AnswerEvent::Finished { choice: 0, reason }).await;
             }
@@ -334,7 +343,7 @@ impl Pipeline {
     }
 
     /// Counts a request that never produced text; one that a plugin ended gets a receipt.
-    async fn refuse(&self, context: &mut Context, error: &PipelineError) {
+    pub(crate) async fn refuse(&self, context: &mut Context, error: &PipelineError) {
         let outcome = match error {
             PipelineError::Rejected { .. } => Outcome::Rejected,
             PipelineError::PluginFailed { .. } | PipelineError::Internal { .. } => Outcome::Failed,
@@ -396,7 +405,7 @@ impl Pipeline {
         &self.shared.base
     }
 
-    /// A conversation as the model's template writes it.
+    /// A conversation as the model's template writes it; `variables` are the template's further ones.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`] if there is no template or it refuses the messages.
@@ -404,8 +413,9 @@ impl Pipeline {
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
+        variables: Map<String, Value>,
     ) -> Result<String, PipelineError> {
-        tokenize::render(&self.shared, messages, add_generation_prompt)
+        tokenize::render(&self.shared, messages, (add_generation_prompt, variables))
     }
 
     /// Counts and durations of stages.

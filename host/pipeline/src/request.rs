@@ -1,6 +1,7 @@
 //! What a client asks for, after the wire format and before any plugin.
 
 use ::request::{Message, RequestId, SamplingParams, ServingOptions, TokenId};
+use serde_json::{Map, Value};
 
 /// What the model is to continue.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,8 @@ pub struct GenerateRequest {
     pub sampling: SamplingParams,
     /// Its place in the queue and the cache.
     pub serving: ServingOptions,
+    /// Further variables of the chat template, such as `enable_thinking`.
+    pub template_variables: Map<String, Value>,
     /// Most tokens per choice; `None` is what the context still holds (completions: 16).
     pub max_tokens: Option<u32>,
     /// `None` draws one; either way the receipt has it. Choice `i` uses `seed + i`.
@@ -50,6 +53,8 @@ pub struct GenerateRequest {
     pub echo: bool,
     /// Whether the client reads the answer as it comes; plugins are told.
     pub streaming: bool,
+    /// Whether every token is told as it comes, those without text of their own too.
+    pub every_token: bool,
     /// Whether the summary carries the attribution.
     pub attribution: bool,
 }

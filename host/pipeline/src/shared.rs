@@ -25,6 +25,8 @@ pub struct BaseModel {
     pub context_tokens: usize,
     /// Token ids are below this.
     pub vocab_size: usize,
+    /// Length of an embedding.
+    pub hidden_size: usize,
 }
 
 /// What all requests share.
@@ -78,16 +80,19 @@ impl Shared {
         adapter: Option<Arc<lora::Adapter>>,
         (tenant, serving): (&str, &ServingOptions),
     ) -> Result<OutputStream, PipelineError> {
-        let request = EngineRequest {
-            prompt,
-            sampling,
-            adapter,
-            cache_salt: cache_salt(tenant, serving),
-            tenant: tenant.to_owned(),
-            priority: serving.priority,
-            start_within: None,
-        };
+        let request = engine_request(prompt, sampling, adapter, (tenant, serving));
         self.engine.submit(request).map_err(|error| self.not_taken(error))
+    }
+
+    /// Puts a sequence into the engine's queue of which the mean of its hidden states is wanted.
+    pub(crate) fn pool(
+        &self,
+        prompt: Vec<TokenId>,
+        adapter: Option<Arc<lora::Adapter>>,
+        whose: (&str, &ServingOptions),
+    ) -> Result<OutputStream, PipelineError> {
+        let request = engine_request(prompt, SamplingParams::default(), adapter, whose);
+        self.engine.pool(request).map_err(|error| self.not_taken(error))
     }
 
     fn not_taken(&self, error: SubmitError) -> PipelineError {
@@ -107,9 +112,45 @@ impl Shared {
     }
 }
 
+fn engine_request(
+    prompt: Vec<TokenId>,
+    sampling: SamplingParams,
+    adapter: Option<Arc<lora::Adapter>>,
+    (tenant, serving): (&str, &ServingOptions),
+) -> EngineRequest {
+    EngineRequest {
+        prompt,
+        sampling,
+        adapter,
+        cache_salt: cache_salt(tenant, serving),
+        tenant: tenant.to_owned(),
+        priority: serving.priority,
+        start_within: None,
+    }
+}
+
 /// What keeps prefix blocks apart: tenants always, salts of one tenant where it gives them. The
 /// length in front keeps one tenant from spelling another's salt.
 fn cache_salt(tenant: &str, serving: &ServingOptions) -> String {
     let salt = serving.cache_salt.as_deref().unwrap_or_default();
     format!("{}:{tenant}{salt}", tenant.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_tenant_and_salt_spell_another() {
+        let salted = |salt: Option<&str>| ServingOptions {
+            cache_salt: salt.map(str::to_owned),
+            ..ServingOptions::default()
+        };
+        let all =
+            [("a", None), ("a", Some("b")), ("ab", None), ("ab", Some("c")), ("a", Some("bc"))];
+        let salts = all.map(|(tenant, salt)| cache_salt(tenant, &salted(salt)));
+        let distinct: std::collections::HashSet<_> = salts.iter().collect();
+        assert_eq!(distinct.len(), all.len(), "{salts:?}");
+        assert_eq!(cache_salt("a", &salted(None)), cache_salt("a", &salted(None)));
+    }
 }

@@ -14,15 +14,16 @@ use crate::fake::{Said, fixture, greedy, read, request};
 
 #[derive(Clone, Deserialize)]
 pub(crate) struct Case {
+    pub(crate) name: String,
     adapter: Option<String>,
     pub(crate) prompt: Vec<TokenId>,
-    continuation: Vec<TokenId>,
+    pub(crate) continuation: Vec<TokenId>,
 }
 
 /// The llama of the fixtures with every adapter of its cases.
 pub(crate) struct Fixture {
     pub(crate) cases: Vec<Case>,
-    adapters: Vec<Option<Arc<lora::Adapter>>>,
+    pub(crate) adapters: Vec<Option<Arc<lora::Adapter>>>,
 }
 
 impl Fixture {
@@ -39,7 +40,12 @@ impl Fixture {
         Self { cases, adapters }
     }
 
-    fn submit(&self, engine: &EngineHandle, case: usize, sampling: SamplingParams) -> OutputStream {
+    pub(crate) fn submit(
+        &self,
+        engine: &EngineHandle,
+        case: usize,
+        sampling: SamplingParams,
+    ) -> OutputStream {
         engine.submit(self.request(case, sampling)).unwrap()
     }
 

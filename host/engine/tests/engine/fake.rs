@@ -51,6 +51,11 @@ pub(crate) fn logits(token: TokenId, position: u32, vocab_size: usize) -> Vec<f3
     (0..vocab_size).map(|id| value(id) / 10.0).collect()
 }
 
+/// Hidden state of the row of `token`.
+pub(crate) fn hidden(token: TokenId, width: usize) -> Vec<f32> {
+    (0..width).map(|at| (token as f32 + 0.1) * (at as f32 + 0.3)).collect()
+}
+
 /// The token a greedy continuation has behind `token` at `position`.
 pub(crate) fn likeliest(token: TokenId, position: u32, vocab_size: usize) -> TokenId {
     let row = logits(token, position, vocab_size);
@@ -101,6 +106,18 @@ impl CausalLm for Fake {
         }
         let shape = (batch.logits_rows.len(), self.config.vocab_size);
         Ok(Tensor::from_vec(rows, shape, &self.device).unwrap())
+    }
+
+    fn forward_hidden(
+        &mut self,
+        batch: &ForwardBatch,
+        kv: &mut KvCache,
+    ) -> Result<(Tensor, Tensor), ModelError> {
+        let logits = self.forward(batch, kv)?;
+        let of = |row: &u32| hidden(batch.tokens[*row as usize], self.config.hidden_size);
+        let rows: Vec<f32> = batch.hidden_rows.iter().flat_map(of).collect();
+        let shape = (batch.hidden_rows.len(), self.config.hidden_size);
+        Ok((logits, Tensor::from_vec(rows, shape, &self.device).unwrap()))
     }
 }
 
@@ -168,6 +185,7 @@ pub(crate) struct Said {
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) logprobs: Vec<Option<TokenLogprob>>,
     pub(crate) prompt: Option<Vec<Option<TokenLogprob>>>,
+    pub(crate) pooled: Option<Vec<f32>>,
     pub(crate) end: Option<(FinishReason, Usage)>,
     pub(crate) failed: Option<String>,
     pub(crate) expired: Option<Duration>,
@@ -185,6 +203,7 @@ pub(crate) async fn read(mut stream: OutputStream) -> Said {
                 said.logprobs.push(logprob);
             }
             EngineEvent::Finished { reason, usage } => said.end = Some((reason, usage)),
+            EngineEvent::Pooled(mean) => said.pooled = Some(mean),
             EngineEvent::Failed { message } => said.failed = Some(message),
             EngineEvent::Expired { waited } => said.expired = Some(waited),
         }

@@ -8,6 +8,7 @@ mod door;
 mod failures;
 mod fake;
 mod limits;
+mod pooling;
 mod reading;
 mod speculation;
 mod turns;

@@ -135,7 +135,19 @@ impl Decoder {
         misfit.map_or(Ok(()), |sequence| Err(BatchError::AdapterShape { sequence }))
     }
 
-    fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor, ModelError> {
+    /// The last layer's output of every row of a batch.
+    fn run(&self, batch: &ForwardBatch, kv: &mut KvCache) -> Result<(Tensor, Step), ModelError> {
+        self.check(batch, kv)?;
+        let step = Step::new(batch, &self.rope, &kv.geometry())?;
+        let mut x = self.embed_tokens.gather(&step.tokens)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(x, &step, kv.layer(index))?;
+        }
+        Ok((x, step))
+    }
+
+    /// Some rows of it behind the final norm.
+    fn normed(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor, ModelError> {
         let width = x.dims().last().copied().unwrap_or(0);
         let selected = if rows.is_empty() {
             Tensor::zeros((0, width), x.dtype(), x.device())
@@ -143,7 +155,7 @@ impl Decoder {
             Tensor::new(rows, x.device()).and_then(|rows| x.index_select(&rows, 0))
         };
         let selected = selected.map_err(KernelError::from)?;
-        Ok(self.lm_head.forward(&self.norm.forward(&selected)?)?)
+        self.norm.forward(&selected)
     }
 }
 
@@ -167,12 +179,17 @@ impl CausalLm for Decoder {
     }
 
     fn forward(&mut self, batch: &ForwardBatch, kv: &mut KvCache) -> Result<Tensor, ModelError> {
-        self.check(batch, kv)?;
-        let step = Step::new(batch, &self.rope, &kv.geometry())?;
-        let mut x = self.embed_tokens.gather(&step.tokens)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, &step, kv.layer(index))?;
-        }
-        self.logits(&x, &step.logits_rows)
+        let (x, step) = self.run(batch, kv)?;
+        Ok(self.lm_head.forward(&self.normed(&x, &step.logits_rows)?)?)
+    }
+
+    fn forward_hidden(
+        &mut self,
+        batch: &ForwardBatch,
+        kv: &mut KvCache,
+    ) -> Result<(Tensor, Tensor), ModelError> {
+        let (x, step) = self.run(batch, kv)?;
+        let logits = self.lm_head.forward(&self.normed(&x, &step.logits_rows)?)?;
+        Ok((logits, self.normed(&x, &step.hidden_rows)?))
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Step {
     pub(crate) tokens: Vec<u32>,
     /// Rows whose logits are wanted, in the order wanted.
     pub(crate) logits_rows: Vec<u32>,
+    /// The same for hidden states.
+    pub(crate) hidden_rows: Vec<u32>,
     /// Where keys and values of each row go, and what it attends to.
     pub(crate) plan: PagedPlan,
     /// Rotary angles of each row.
@@ -67,8 +69,10 @@ impl Step {
                 }),
             }
         }
+        let moved = |rows: &[u32]| rows.iter().map(|row| new_row[*row as usize]).collect();
         Ok(Self {
-            logits_rows: batch.logits_rows.iter().map(|row| new_row[*row as usize]).collect(),
+            logits_rows: moved(&batch.logits_rows),
+            hidden_rows: moved(&batch.hidden_rows),
             plan: PagedPlan::new(spans, geometry)?,
             angles: rope.angles(&positions),
             tokens,

@@ -1,11 +1,12 @@
 //! The models against what transformers and PEFT compute, and against broken checkpoints.
 //!
-//! Fixtures are written by `tests/fixtures/models/make.py`.
+//! Fixtures are written by `tests/fixtures/models/make.py` and `embeddings.py` beside it.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 mod generation;
 mod gguf;
+mod hidden;
 mod loading;
 mod quantized;
 mod refusals;

@@ -18,6 +18,7 @@ fn batch(fixture: &Fixture, case: usize) -> ForwardBatch {
         }],
         adapters: vec![fixture.adapters[case].clone()],
         logits_rows: vec![1],
+        hidden_rows: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ use engine::EngineEvent;
 use plugin_host::{
     AgentContext, CapabilityError, Completion, GenerateCall, GenerateCapability, Plugin,
 };
+use serde_json::Map;
 use tokenization::{IncrementalDecoder, StopMatcher};
 
 use crate::context::Context;
@@ -102,7 +103,7 @@ impl AgentCalls {
         lease: Option<&lora::Lease>,
     ) -> Result<Completion, PipelineError> {
         let (shared, messages) = (Arc::clone(&self.shared), call.messages);
-        let prompt = blocking(move || tokenize::chat(&shared, &messages)).await??;
+        let prompt = blocking(move || tokenize::chat(&shared, &messages, Map::new())).await??;
         let prompt_tokens = prompt.len();
         // `budget_tokens` holds prompt and answer together.
         let left = (call.budget_tokens as usize).saturating_sub(prompt_tokens);
@@ -152,7 +153,7 @@ impl AgentCalls {
                         break;
                     }
                 }
-                Some(EngineEvent::PromptLogprobs(_)) => {}
+                Some(EngineEvent::PromptLogprobs(_) | EngineEvent::Pooled(_)) => {}
                 Some(EngineEvent::Finished { reason: ended, usage: counted }) => {
                     let rest = decoder.finish().map_err(|error| internal(error.to_string()))?;
                     let pushed = stops.push(&rest);

@@ -55,6 +55,8 @@ pub(crate) struct Choice {
     pub(crate) prompt_tokens: u32,
     /// Prompt to repeat before the answer, as text and tokens.
     pub(crate) echo: Option<(String, Vec<TokenId>)>,
+    /// Whether a token without text is told at once.
+    pub(crate) every_token: bool,
 }
 
 /// The mutable part of [`Choice::run`].
@@ -68,6 +70,9 @@ struct Progress {
     sent: String,
     /// Token pieces that have not been sent yet.
     pieces: Vec<TokenPiece>,
+    /// Generated tokens that have not been sent yet.
+    ids: Vec<TokenId>,
+    every_token: bool,
 }
 
 /// Why the loop over the engine's events ended.
@@ -80,7 +85,7 @@ impl Choice {
     /// Runs to the end, the client's departure, or a failure. Never returns early without having
     /// dropped the engine's stream, which frees its blocks at the next step.
     pub(crate) async fn run(self, sender: mpsc::Sender<AnswerEvent>) -> ChoiceEnd {
-        let Self { index, mut stream, post, tokenizer, stop, logprobs, prompt_tokens, echo } = self;
+        let Self { index, mut stream, post, tokenizer, stop, logprobs, prompt_tokens, .. } = self;
         let mut progress = Progress {
             index,
             decoder: IncrementalDecoder::new(Arc::clone(&tokenizer), true),
@@ -90,10 +95,12 @@ impl Choice {
             raw: String::new(),
             sent: String::new(),
             pieces: Vec::new(),
+            ids: Vec::new(),
+            every_token: self.every_token,
         };
         let mut tokens = Vec::new();
         let pieces = Pieces { tokenizer: &tokenizer, wanted: logprobs };
-        let ended = drive(&mut stream, &mut progress, &mut tokens, &pieces, echo).await;
+        let ended = drive(&mut stream, &mut progress, &mut tokens, &pieces, self.echo).await;
         let cached_tokens = stream.cached_tokens();
         drop(stream);
         let counted = Usage {
@@ -135,6 +142,7 @@ async fn drive(
             }
             Some(EngineEvent::Token { id, logprob }) => {
                 tokens.push(id);
+                progress.ids.push(id);
                 pieces.token(id, logprob, &mut progress.pieces);
                 let text = progress.decoder.push(id).map_err(internal)?;
                 if let Some(reason) = progress.text(text).await? {
@@ -145,6 +153,8 @@ async fn drive(
                 let reason = progress.end(reason).await?;
                 return Ok(Ended::Engine(reason, usage));
             }
+            // Asked for by embeddings alone.
+            Some(EngineEvent::Pooled(_)) => {}
             Some(EngineEvent::Expired { waited }) => return Err(PipelineError::expired(waited)),
             Some(EngineEvent::Failed { message }) => {
                 return Err(PipelineError::Internal { message });
@@ -199,7 +209,8 @@ impl Progress {
     /// Sends the client's own text back. It is no part of the answer: nobody is credited for it.
     async fn echo(&mut self, text: String) {
         if !text.is_empty() {
-            let event = AnswerEvent::Delta { choice: self.index, text, tokens: Vec::new() };
+            let (tokens, ids) = (Vec::new(), Vec::new());
+            let event = AnswerEvent::Delta { choice: self.index, text, tokens, ids };
             // A closed channel is the client's departure.
             let _ = self.sender.send(event).await;
         }
@@ -208,12 +219,14 @@ impl Progress {
     /// Sends text and the token pieces since the last delta. A client that has gone is noticed by
     /// the caller's next wait.
     async fn send(&mut self, text: String) {
-        if text.is_empty() && self.pieces.is_empty() {
+        let untold = !self.pieces.is_empty() || (self.every_token && !self.ids.is_empty());
+        if text.is_empty() && !untold {
             return;
         }
         self.sent.push_str(&text);
         let tokens = std::mem::take(&mut self.pieces);
-        let event = AnswerEvent::Delta { choice: self.index, text, tokens };
+        let ids = std::mem::take(&mut self.ids);
+        let event = AnswerEvent::Delta { choice: self.index, text, tokens, ids };
         // A closed channel is the client's departure.
         let _ = self.sender.send(event).await;
     }

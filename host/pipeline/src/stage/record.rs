@@ -44,7 +44,6 @@ pub(crate) async fn run(
     ends: Vec<ChoiceEnd>,
     (outcome, usage, attributed): (Outcome, Usage, &Attributed),
 ) -> Result<String, PipelineError> {
-    let started = std::time::Instant::now();
     let texts: Vec<&[u8]> = ends.iter().map(|end| end.text.as_bytes()).collect();
     let output_digest = Digest::of_fields(texts);
     let reason = ends.first().map_or(outcome.as_str(), |end| end.reason.as_str()).to_owned();
@@ -52,7 +51,18 @@ pub(crate) async fn run(
         let (plugins, faults) = end.post.into_faults();
         context.absorb(plugins, &faults);
     }
-    let entry = entry(shared, context, (outcome, usage, attributed), (output_digest, reason));
+    append(shared, context, (outcome, usage, attributed), (output_digest, reason)).await
+}
+
+/// Appends the receipt of an output that is known by its digest, with the reason of its end.
+pub(crate) async fn append(
+    shared: &Arc<Shared>,
+    context: &Context,
+    what: (Outcome, Usage, &Attributed),
+    output: (Digest, String),
+) -> Result<String, PipelineError> {
+    let started = std::time::Instant::now();
+    let entry = entry(shared, context, what, output);
     let (sender, receiver) = oneshot::channel();
     let ledger = Arc::clone(&shared.ledger);
     // The queue is bounded; when it is full, appending waits for the disk.
@@ -143,7 +153,7 @@ fn attribution(attributed: &Attributed) -> AttributionRecord {
 fn request_digest(context: &Context) -> Digest {
     let request = &context.request;
     let mut fields: Vec<Vec<u8>> =
-        vec![request.input.endpoint().into(), request.model.clone().into_bytes()];
+        vec![context.endpoint.into(), request.model.clone().into_bytes()];
     match &request.input {
         Input::Chat(messages) => fields.extend(messages.iter().flat_map(|message| {
             [message.role.as_str().as_bytes().to_vec(), message.content.clone().into_bytes()]

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use ::request::{Message, Role, TokenId};
+use serde_json::{Map, Value};
 
 use crate::error::PipelineError;
-use crate::request::Input;
+use crate::request::{GenerateRequest, Input};
 use crate::shared::Shared;
 use crate::stage::blocking;
 
@@ -26,18 +27,19 @@ pub(crate) fn messages(shared: &Shared, input: &Input) -> Result<Vec<Message>, P
 /// than what the client sent.
 pub(crate) async fn prompt(
     shared: &Arc<Shared>,
-    input: &Input,
+    request: &GenerateRequest,
     messages: Vec<Message>,
     changed: bool,
 ) -> Result<Vec<TokenId>, PipelineError> {
-    if let (Input::Tokens(tokens), false) = (input, changed) {
+    if let (Input::Tokens(tokens), false) = (&request.input, changed) {
         return Ok(tokens.clone());
     }
-    let is_chat = matches!(input, Input::Chat(_));
+    let is_chat = matches!(request.input, Input::Chat(_));
+    let variables = request.template_variables.clone();
     let shared = Arc::clone(shared);
     blocking(move || {
         if is_chat {
-            return chat(&shared, &messages);
+            return chat(&shared, &messages, variables);
         }
         let text: String = messages.into_iter().map(|message| message.content).collect();
         shared.tokenizer.encode(&text, true).map_err(internal)
@@ -47,8 +49,12 @@ pub(crate) async fn prompt(
 
 /// Renders and encodes a conversation. The template writes its own special tokens, so none are
 /// added.
-pub(crate) fn chat(shared: &Shared, messages: &[Message]) -> Result<Vec<TokenId>, PipelineError> {
-    let text = render(shared, messages, true)?;
+pub(crate) fn chat(
+    shared: &Shared,
+    messages: &[Message],
+    variables: Map<String, Value>,
+) -> Result<Vec<TokenId>, PipelineError> {
+    let text = render(shared, messages, (true, variables))?;
     shared.tokenizer.encode(&text, false).map_err(internal)
 }
 
@@ -56,14 +62,14 @@ pub(crate) fn chat(shared: &Shared, messages: &[Message]) -> Result<Vec<TokenId>
 pub(crate) fn render(
     shared: &Shared,
     messages: &[Message],
-    add_generation_prompt: bool,
+    (add_generation_prompt, variables): (bool, Map<String, Value>),
 ) -> Result<String, PipelineError> {
     let Some(template) = &shared.chat_template else {
         let message = format!("the model `{}` has no chat template", shared.base.name);
         return Err(PipelineError::Invalid { param: "messages", message });
     };
     template
-        .render(messages, add_generation_prompt, serde_json::Map::new())
+        .render(messages, add_generation_prompt, variables)
         .map_err(|error| PipelineError::Invalid { param: "messages", message: error.to_string() })
 }
 

@@ -91,6 +91,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
     let capabilities = HostCapabilities::new(Arc::clone(&base.tokenizer), Arc::clone(&corpora));
     let plugins = plugins::start(config, &cache_dir.join("plugins"), Arc::new(capabilities))?;
     let vocab_size = base.model.config().vocab_size;
+    let hidden_size = base.model.config().hidden_size;
     let engine = Engine::start(base.model, engine_config(config)).context("start the engine")?;
     let mut metrics = Registry::default();
     let pipeline = Pipeline::new(PipelineParts {
@@ -106,6 +107,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
             digest: base.digest,
             context_tokens: engine.tokens_max(),
             vocab_size,
+            hidden_size,
         },
         config: pipeline_config(&config.limits),
     });

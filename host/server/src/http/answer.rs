@@ -1,10 +1,12 @@
-//! Answers of the pipeline to one JSON object.
+//! Answers of the pipeline to one JSON object. Never writes a part of one: that is `stream`'s.
+
+use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use pipeline::{Answer, AnswerEvent, Summary, TokenPiece};
-use request::{FinishReason, RequestId, Usage};
+use request::{FinishReason, RequestId, TokenId, Usage};
 
 use super::error::ApiError;
 use super::wire::logprobs::{ChatLogprobs, CompletionLogprobs};
@@ -19,6 +21,16 @@ use super::wire::sampling::Shape;
 pub(crate) enum Endpoint {
     Chat,
     Completion,
+}
+
+impl Endpoint {
+    /// What a whole answer is called.
+    fn object(self) -> &'static str {
+        match self {
+            Self::Chat => "chat.completion",
+            Self::Completion => "text_completion",
+        }
+    }
 }
 
 /// What all objects of one HTTP request have in common.
@@ -45,10 +57,11 @@ impl Envelope {
 
 /// One choice, complete.
 #[derive(Debug, Default)]
-struct Gathered {
-    text: String,
-    pieces: Vec<TokenPiece>,
-    reason: Option<FinishReason>,
+pub(crate) struct Gathered {
+    pub(crate) text: String,
+    pub(crate) pieces: Vec<TokenPiece>,
+    pub(crate) ids: Vec<TokenId>,
+    pub(crate) reason: Option<FinishReason>,
 }
 
 /// Waits for every answer and writes them as one object.
@@ -62,47 +75,66 @@ pub(crate) async fn collect(
     let model = answers.first().map(|answer| answer.model.clone()).unwrap_or_default();
     let ends = try_join_all(answers.into_iter().map(|answer| gather(answer, envelope.n))).await?;
     let (mut usage, mut mortise) = (Usage::default(), Vec::new());
-    let mut choices = Vec::new();
-    for (prompt, (id, gathered, summary)) in ends.into_iter().enumerate() {
-        usage = usage.plus(summary.usage);
-        mortise.push(MortiseWire::new(&id, summary));
-        let indexed = gathered.into_iter().zip(0..);
+    let (mut choices, mut prompts) = (Vec::new(), Vec::new());
+    for (prompt, end) in ends.into_iter().enumerate() {
+        usage = usage.plus(end.summary.usage);
+        mortise.push(MortiseWire::new(&end.id, end.summary));
+        let indexed = end.choices.into_iter().zip(0..);
         choices.extend(indexed.map(|(choice, index)| (envelope.index(prompt, index), choice)));
+        prompts.push(end.prompt);
     }
-    let usage = Some(Some(usage.into()));
-    let mortise = MortiseField::new(mortise);
-    let (id, created) = (envelope.id.as_str(), envelope.created);
-    let (model, system_fingerprint) = (model.as_str(), envelope.fingerprint.as_str());
-    let logprobs = envelope.shape.logprobs;
+    let object = Object::<()> {
+        id: envelope.id.as_str(),
+        object: envelope.endpoint.object(),
+        created: envelope.created,
+        model: model.as_str(),
+        choices: Vec::new(),
+        system_fingerprint: envelope.fingerprint.as_str(),
+        prompt_token_ids: None,
+        usage: Some(Some(usage.into())),
+        mortise: MortiseField::new(mortise),
+    };
+    let shape = envelope.shape;
     Ok(match envelope.endpoint {
         Endpoint::Chat => {
-            let object = "chat.completion";
-            let choices = choices.into_iter().map(|choice| chat_choice(choice, logprobs)).collect();
-            let all =
-                Object { id, object, created, model, choices, system_fingerprint, usage, mortise };
-            Json(all).into_response()
+            let choices = choices.into_iter().map(|choice| chat_choice(choice, shape)).collect();
+            let prompt = prompts.first().filter(|_| shape.token_ids).map(AsRef::as_ref);
+            let object = Object { prompt_token_ids: prompt, ..object.with(choices) };
+            Json(object).into_response()
         }
         Endpoint::Completion => {
-            let object = "text_completion";
-            let choices = choices.into_iter().map(|choice| text_choice(choice, logprobs)).collect();
-            let all =
-                Object { id, object, created, model, choices, system_fingerprint, usage, mortise };
-            Json(all).into_response()
+            let choice = |(index, gathered): (u32, Gathered)| {
+                let prompt = prompts.get((index / envelope.n) as usize);
+                let choice = text_choice((index, gathered), shape);
+                let ids = prompt.filter(|_| shape.token_ids).map(|ids| ids.to_vec());
+                CompletionChoice { prompt_token_ids: ids, ..choice }
+            };
+            Json(object.with(choices.into_iter().map(choice).collect())).into_response()
         }
     })
 }
 
-async fn gather(
-    mut answer: Answer,
-    n: u32,
-) -> Result<(RequestId, Vec<Gathered>, Summary), ApiError> {
+/// One prompt's answer, complete.
+pub(crate) struct End {
+    pub(crate) id: RequestId,
+    pub(crate) prompt: Arc<[TokenId]>,
+    pub(crate) choices: Vec<Gathered>,
+    pub(crate) summary: Summary,
+}
+
+/// Waits for one answer of `n` choices.
+///
+/// # Errors
+/// The answer's failure.
+pub(crate) async fn gather(mut answer: Answer, n: u32) -> Result<End, ApiError> {
     let mut choices: Vec<Gathered> = (0..n).map(|_| Gathered::default()).collect();
     while let Some(event) = answer.next().await {
         match event {
-            AnswerEvent::Delta { choice, text, tokens } => {
+            AnswerEvent::Delta { choice, text, tokens, ids } => {
                 if let Some(gathered) = choices.get_mut(choice as usize) {
                     gathered.text.push_str(&text);
                     gathered.pieces.extend(tokens);
+                    gathered.ids.extend(ids);
                 }
             }
             AnswerEvent::Finished { choice, reason } => {
@@ -113,7 +145,7 @@ async fn gather(
             AnswerEvent::Done(summary) => {
                 // An agent or a preprocessor answers once, whatever `n` is.
                 choices.retain(|choice| choice.reason.is_some());
-                return Ok((answer.id, choices, summary));
+                return Ok(End { id: answer.id, prompt: answer.prompt, choices, summary });
             }
             AnswerEvent::Failed(error) => return Err(error.into()),
         }
@@ -125,23 +157,26 @@ fn reason_of(gathered: &Gathered) -> &'static str {
     finish_reason(gathered.reason.unwrap_or(FinishReason::Stop))
 }
 
-fn chat_choice((index, gathered): (u32, Gathered), logprobs: bool) -> ChatChoice {
+fn chat_choice((index, gathered): (u32, Gathered), shape: Shape) -> ChatChoice {
     let finish_reason = reason_of(&gathered);
-    let logprobs = logprobs.then(|| {
+    let logprobs = shape.logprobs.then(|| {
         let mut all = ChatLogprobs::default();
         all.push(gathered.pieces);
         all
     });
     let message = AssistantMessage::new(gathered.text);
-    ChatChoice { index, message, logprobs, finish_reason }
+    let token_ids = shape.token_ids.then_some(gathered.ids);
+    ChatChoice { index, message, logprobs, finish_reason, token_ids }
 }
 
-fn text_choice((index, gathered): (u32, Gathered), logprobs: bool) -> CompletionChoice {
+fn text_choice((index, gathered): (u32, Gathered), shape: Shape) -> CompletionChoice {
     let finish_reason = Some(reason_of(&gathered));
-    let logprobs = logprobs.then(|| {
+    let logprobs = shape.logprobs.then(|| {
         let mut all = CompletionLogprobs::default();
         all.push(gathered.pieces, &mut 0);
         all
     });
-    CompletionChoice { index, text: gathered.text, logprobs, finish_reason }
+    let token_ids = shape.token_ids.then_some(gathered.ids);
+    let text = gathered.text;
+    CompletionChoice { index, text, logprobs, finish_reason, prompt_token_ids: None, token_ids }
 }

@@ -1,8 +1,8 @@
 //! The public HTTP surface: OpenAI's wire format in front of [`pipeline::Pipeline`].
 //!
 //! Parts: [`state`] (what handlers share), [`auth`] (keys and tenants), [`error`] (every failure as
-//! OpenAI's error object), [`body`] (JSON in, with the place of an error), `wire` (shapes), `answer`
-//! and `stream` (events of the pipeline to one object or to server-sent events), `routes`.
+//! OpenAI's error object), [`body`] (JSON in, with the place of an error), `request_id`, `wire` (shapes), `answer`,
+//! `stream` and `responses` (events of the pipeline to one object or to server-sent events), `routes`.
 //!
 //! Decides nothing about models, plugins or credits, and holds no state of a request beyond its
 //! connection: a dropped connection drops the pipeline's answer, which cancels the work.
@@ -11,6 +11,8 @@ mod answer;
 mod auth;
 mod body;
 mod error;
+mod request_id;
+mod responses;
 mod routes;
 mod state;
 mod stream;

@@ -7,6 +7,7 @@ use axum::extract::FromRef;
 use prometheus_client::registry::Registry;
 
 use super::auth::Keys;
+use super::error::ApiError;
 
 /// Limits of the public listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,17 @@ impl PublicState {
             return Some("the engine has stopped");
         }
         self.ledger.is_poisoned().then_some("receipts can't be written any more")
+    }
+
+    /// Whether an answer that is begun now can be finished: one without a receipt is none.
+    ///
+    /// # Errors
+    /// 503 with the reason.
+    pub(crate) fn admit(&self) -> Result<(), ApiError> {
+        if self.is_draining() {
+            return Err(ApiError::unavailable("the server is draining"));
+        }
+        self.fault().map_or(Ok(()), |fault| Err(ApiError::unavailable(fault)))
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -4,13 +4,14 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, SelectAll, Stream, StreamExt};
 use pipeline::{Answer, AnswerEvent, TokenPiece};
-use request::{RequestId, Usage};
+use request::{RequestId, TokenId, Usage};
 use serde::Serialize;
 
 use super::answer::{Endpoint, Envelope};
@@ -20,6 +21,7 @@ use super::wire::mortise::MortiseWire;
 use super::wire::object::{
     ChatChunkChoice, CompletionChoice, Delta, MortiseField, Object, finish_reason,
 };
+use super::wire::usage::WireUsage;
 
 /// Proxies close connections that are silent for a minute; a comment now and then keeps them.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -41,7 +43,12 @@ pub(crate) fn events(answers: Vec<Answer>, envelope: Envelope) -> Response {
         let event = state.next().await?;
         Some((Ok::<_, Infallible>(event), state))
     });
-    Sse::new(body).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+    Sse::new(body).keep_alive(keep_alive()).into_response()
+}
+
+/// Comments that keep a silent stream open.
+pub(crate) fn keep_alive() -> KeepAlive {
+    KeepAlive::new().interval(KEEP_ALIVE)
 }
 
 type Source = Pin<Box<dyn Stream<Item = (usize, AnswerEvent)> + Send>>;
@@ -70,19 +77,32 @@ impl State {
     }
 }
 
+/// Where one choice stands.
+#[derive(Clone, Debug, Default)]
+struct ChoiceState {
+    /// Whether its first chunk has been written.
+    begun: bool,
+    /// Characters that its tokens have.
+    characters: usize,
+    /// Tokens that have been generated.
+    generated: usize,
+}
+
 /// Where one prompt's answer stands.
 struct Prompt {
     id: RequestId,
     model: String,
-    /// Per choice: whether its role has been sent, and the characters its tokens have.
-    choices: Vec<(bool, usize)>,
+    /// Tokens of the prompt.
+    tokens: Arc<[TokenId]>,
+    choices: Vec<ChoiceState>,
     done: Option<(Usage, MortiseWire)>,
 }
 
 impl Prompt {
     fn new(answer: &Answer, n: u32) -> Self {
-        let choices = vec![(false, 0); n as usize];
-        Self { id: answer.id.clone(), model: answer.model.clone(), choices, done: None }
+        let choices = vec![ChoiceState::default(); n as usize];
+        let (id, model) = (answer.id.clone(), answer.model.clone());
+        Self { id, model, tokens: Arc::clone(&answer.prompt), choices, done: None }
     }
 }
 
@@ -97,14 +117,18 @@ impl Writer {
     /// Takes an event, `None` where there are no more; whether the stream has ended.
     fn take(&mut self, event: Option<(usize, AnswerEvent)>) -> bool {
         match event {
-            Some((prompt, AnswerEvent::Delta { choice, text, tokens })) => {
-                self.role(prompt, choice);
-                self.delta(prompt, choice, text, tokens);
+            Some((prompt, AnswerEvent::Delta { choice, text, tokens, ids })) => {
+                if choice < self.envelope.n {
+                    self.role(prompt, choice);
+                    self.delta((prompt, choice), text, tokens, ids);
+                }
                 false
             }
             Some((prompt, AnswerEvent::Finished { choice, reason })) => {
-                self.role(prompt, choice);
-                self.finished(prompt, choice, finish_reason(reason));
+                if choice < self.envelope.n {
+                    self.role(prompt, choice);
+                    self.finished(prompt, choice, finish_reason(reason));
+                }
                 false
             }
             Some((prompt, AnswerEvent::Done(summary))) => {
@@ -130,21 +154,30 @@ impl Writer {
 
     /// The first chunk of a chat's choice names the role.
     fn role(&mut self, prompt: usize, choice: u32) {
-        let sent = self.prompts[prompt].choices.get_mut(choice as usize).map(|state| &mut state.0);
-        if self.envelope.endpoint != Endpoint::Chat
-            || sent.is_none_or(|sent| std::mem::replace(sent, true))
-        {
+        let state = &mut self.prompts[prompt].choices[choice as usize];
+        if self.envelope.endpoint != Endpoint::Chat || std::mem::replace(&mut state.begun, true) {
             return;
         }
         let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
-        let index = self.envelope.index(prompt, choice);
-        let choice = ChatChunkChoice { index, delta, logprobs: None, finish_reason: None };
-        self.push(prompt, vec![choice]);
+        let first = ChatChunkChoice { delta, ..self.chat_choice(prompt, choice) };
+        let object = self.object((prompt, choice), vec![first]);
+        let ids = self.prompts[prompt].tokens.as_ref();
+        let prompt_token_ids = self.envelope.shape.token_ids.then_some(ids);
+        self.queue.push_back(line(&Object { prompt_token_ids, ..object }));
     }
 
-    fn delta(&mut self, prompt: usize, choice: u32, text: String, tokens: Vec<TokenPiece>) {
-        let index = self.envelope.index(prompt, choice);
-        let wanted = self.envelope.shape.logprobs && !tokens.is_empty();
+    fn delta(
+        &mut self,
+        (prompt, choice): (usize, u32),
+        text: String,
+        tokens: Vec<TokenPiece>,
+        ids: Vec<TokenId>,
+    ) {
+        let shape = self.envelope.shape;
+        let state = &mut self.prompts[prompt].choices[choice as usize];
+        state.generated += ids.len();
+        let wanted = shape.logprobs && !tokens.is_empty();
+        let token_ids = shape.token_ids.then_some(ids);
         match self.envelope.endpoint {
             Endpoint::Chat => {
                 let logprobs = wanted.then(|| {
@@ -153,38 +186,56 @@ impl Writer {
                     all
                 });
                 let delta = Delta { role: None, content: Some(text) };
-                let choice = ChatChunkChoice { index, delta, logprobs, finish_reason: None };
-                self.push(prompt, vec![choice]);
+                let of = self.chat_choice(prompt, choice);
+                let next = ChatChunkChoice { delta, logprobs, token_ids, ..of };
+                self.push((prompt, choice), next);
             }
             Endpoint::Completion => {
-                let mut none = (false, 0);
-                let state = self.prompts[prompt].choices.get_mut(choice as usize);
-                let (_, offset) = state.unwrap_or(&mut none);
                 let logprobs = wanted.then(|| {
                     let mut all = CompletionLogprobs::default();
-                    all.push(tokens, offset);
+                    all.push(tokens, &mut state.characters);
                     all
                 });
-                let choice = CompletionChoice { index, text, logprobs, finish_reason: None };
-                self.push(prompt, vec![choice]);
+                let is_first = !std::mem::replace(&mut state.begun, true);
+                let ids = self.prompts[prompt].tokens.to_vec();
+                let prompt_token_ids = (is_first && shape.token_ids).then_some(ids);
+                let of = self.text_choice(prompt, choice);
+                let next = CompletionChoice { text, logprobs, prompt_token_ids, token_ids, ..of };
+                self.push((prompt, choice), next);
             }
         }
     }
 
     fn finished(&mut self, prompt: usize, choice: u32, reason: &'static str) {
-        let index = self.envelope.index(prompt, choice);
         let finish_reason = Some(reason);
         match self.envelope.endpoint {
             Endpoint::Chat => {
-                let delta = Delta::default();
-                let choice = ChatChunkChoice { index, delta, logprobs: None, finish_reason };
-                self.push(prompt, vec![choice]);
+                let of = self.chat_choice(prompt, choice);
+                self.push((prompt, choice), ChatChunkChoice { finish_reason, ..of });
             }
             Endpoint::Completion => {
-                let text = String::new();
-                let choice = CompletionChoice { index, text, logprobs: None, finish_reason };
-                self.push(prompt, vec![choice]);
+                let of = self.text_choice(prompt, choice);
+                self.push((prompt, choice), CompletionChoice { finish_reason, ..of });
             }
+        }
+    }
+
+    /// A chat's chunk that says nothing yet.
+    fn chat_choice(&self, prompt: usize, choice: u32) -> ChatChunkChoice {
+        let index = self.envelope.index(prompt, choice);
+        let delta = Delta::default();
+        ChatChunkChoice { index, delta, logprobs: None, finish_reason: None, token_ids: None }
+    }
+
+    /// A completion's chunk that says nothing yet.
+    fn text_choice(&self, prompt: usize, choice: u32) -> CompletionChoice {
+        CompletionChoice {
+            index: self.envelope.index(prompt, choice),
+            text: String::new(),
+            logprobs: None,
+            finish_reason: None,
+            prompt_token_ids: None,
+            token_ids: None,
         }
     }
 
@@ -200,19 +251,23 @@ impl Writer {
         if shape.include_usage || shape.mortise {
             let mortise = if shape.mortise { MortiseField::new(mortise) } else { None };
             let usage = shape.include_usage.then(|| Some(usage.into()));
-            let chunk = Object::<()> { usage, mortise, ..self.object(0, Vec::new()) };
+            let chunk = Object::<()> { usage, mortise, ..self.object((0, 0), Vec::new()) };
             let line = line(&chunk);
             self.queue.push_back(line);
         }
         self.queue.push_back("[DONE]".to_owned());
     }
 
-    fn push<C: Serialize>(&mut self, prompt: usize, choices: Vec<C>) {
-        let line = line(&self.object(prompt, choices));
+    fn push<C: Serialize>(&mut self, of: (usize, u32), choice: C) {
+        let line = line(&self.object(of, vec![choice]));
         self.queue.push_back(line);
     }
 
-    fn object<C>(&self, prompt: usize, choices: Vec<C>) -> Object<'_, C> {
+    fn object<C>(&self, (prompt, choice): (usize, u32), choices: Vec<C>) -> Object<'_, C> {
+        let prompt = &self.prompts[prompt];
+        let shape = self.envelope.shape;
+        let generated = prompt.choices.get(choice as usize).map_or(0, |state| state.generated);
+        let so_far = || WireUsage::so_far(prompt.tokens.len(), generated);
         Object {
             id: self.envelope.id.as_str(),
             object: match self.envelope.endpoint {
@@ -220,10 +275,11 @@ impl Writer {
                 Endpoint::Completion => "text_completion",
             },
             created: self.envelope.created,
-            model: &self.prompts[prompt].model,
+            model: &prompt.model,
             choices,
             system_fingerprint: &self.envelope.fingerprint,
-            usage: self.envelope.shape.include_usage.then_some(None),
+            prompt_token_ids: None,
+            usage: shape.include_usage.then(|| shape.continuous_usage.then(so_far)),
             mortise: None,
         }
     }
@@ -234,4 +290,4 @@ fn line<C: Serialize>(object: &Object<'_, C>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,22 +3,21 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use pipeline::{GenerateRequest, Input};
-use request::{RequestId, ServingOptions};
+use request::RequestId;
+use serde_json::Map;
 
 use crate::http::answer::{self, Endpoint, Envelope};
 use crate::http::auth::Tenant;
 use crate::http::body::JsonBody;
 use crate::http::error::ApiError;
+use crate::http::request_id;
 use crate::http::state::PublicState;
 use crate::http::stream;
 use crate::http::wire::chat::ChatBody;
 use crate::http::wire::completions::CompletionBody;
 use crate::http::wire::sampling::{Common, Shape};
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// `POST /v1/chat/completions`
 pub(crate) async fn chat(
@@ -30,7 +29,7 @@ pub(crate) async fn chat(
     let mut common = body.common();
     let logprobs = body.logprobs()?;
     let shape = common.shape(logprobs.is_some())?;
-    let sampling = common.sampling(logprobs)?;
+    let (sampling, serving) = (common.sampling(logprobs)?, common.serving());
     let max_tokens = body.tokens_max(common.max_tokens)?;
     if max_tokens == Some(0) {
         let message = "max_tokens must be at least 1, got 0";
@@ -44,10 +43,12 @@ pub(crate) async fn chat(
         model: common.model,
         input: Input::Chat(body.messages()?),
         sampling,
-        serving: ServingOptions::default(),
+        serving,
+        template_variables: body.chat_template_kwargs.take().unwrap_or_default(),
         max_tokens,
         echo: false,
         streaming: shape.stream,
+        every_token: shape.token_ids,
         attribution: shape.attribution,
     };
     answer(&state, vec![request], Endpoint::Chat, shape).await
@@ -79,6 +80,7 @@ fn completion_requests(
     if echo {
         sampling.prompt_logprobs = body.logprobs;
     }
+    let serving = common.serving();
     let request = |input| GenerateRequest {
         id: new_id("cmpl"),
         tenant: tenant.clone(),
@@ -87,10 +89,12 @@ fn completion_requests(
         model: common.model.clone(),
         input,
         sampling: sampling.clone(),
-        serving: ServingOptions::default(),
+        serving: serving.clone(),
+        template_variables: Map::new(),
         max_tokens: common.max_tokens,
         echo,
         streaming: shape.stream,
+        every_token: shape.token_ids,
         attribution: shape.attribution,
     };
     Ok(body.inputs(state.limits.prompts_max)?.into_iter().map(request).collect())
@@ -104,29 +108,22 @@ async fn answer(
     endpoint: Endpoint,
     shape: Shape,
 ) -> Result<Response, ApiError> {
-    if state.is_draining() {
-        return Err(ApiError::unavailable("the server is draining"));
-    }
-    // An answer without a receipt is none: better not to begin.
-    if let Some(fault) = state.fault() {
-        return Err(ApiError::unavailable(fault));
-    }
+    state.admit()?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let first = requests.first().ok_or_else(|| ApiError::invalid("no prompt was given"))?;
     let (id, n) = (first.id.clone(), first.n);
     let fingerprint = format!("fp_{}", state.pipeline.base().digest.short());
-    let header = HeaderValue::from_str(id.as_str()).map_err(|error| ApiError::internal(&error))?;
     let mut answers = Vec::new();
     for request in requests {
         let submitted = state.pipeline.submit(request).await;
         answers.push(submitted.map_err(|error| overflow_of(error.into(), endpoint))?);
     }
-    let envelope = Envelope { endpoint, id, created, fingerprint, shape, n };
+    let envelope = Envelope { endpoint, id: id.clone(), created, fingerprint, shape, n };
     let mut response = match shape.stream {
         true => stream::events(answers, envelope),
         false => answer::collect(answers, envelope).await?,
     };
-    response.headers_mut().insert(X_REQUEST_ID, header);
+    request_id::set(&mut response, &id);
     Ok(response)
 }
 

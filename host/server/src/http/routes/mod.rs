@@ -1,16 +1,20 @@
 //! Paths and what answers them.
 
+mod embeddings;
 mod generate;
 mod models;
 mod receipts;
+mod responses;
 mod status;
 mod tokens;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware::from_fn;
 use axum::routing::{get, post};
 
 use super::error::ApiError;
+use super::request_id;
 use super::state::PublicState;
 
 /// The public listener's routes.
@@ -20,6 +24,8 @@ pub(crate) fn router(state: PublicState) -> Router {
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/chat/completions", post(generate::chat))
         .route("/v1/completions", post(generate::completions))
+        .route("/v1/responses", post(responses::responses))
+        .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/receipts/{id}", get(receipts::one))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
@@ -30,6 +36,7 @@ pub(crate) fn router(state: PublicState) -> Router {
         .route("/metrics", get(status::metrics))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn(request_id::echo))
         .with_state(state)
 }
 

@@ -7,6 +7,7 @@ use axum::extract::State;
 use request::TokenId;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::http::auth::Tenant;
 use crate::http::body::JsonBody;
@@ -26,6 +27,7 @@ pub(crate) struct TokenizeBody {
     add_special_tokens: Option<bool>,
     add_generation_prompt: Option<bool>,
     return_token_strs: Option<bool>,
+    chat_template_kwargs: Option<Map<String, Value>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,8 +50,9 @@ pub(crate) async fn tokenize(
             let messages = messages.into_iter().enumerate();
             let messages: Result<Vec<_>, ApiError> =
                 messages.map(|(index, message)| message.into_message(index)).collect();
+            let variables = body.chat_template_kwargs.unwrap_or_default();
             let generation = body.add_generation_prompt.unwrap_or(true);
-            let text = state.pipeline.render_chat(&messages?, generation)?;
+            let text = state.pipeline.render_chat(&messages?, generation, variables)?;
             (text, body.add_special_tokens.unwrap_or(false), "messages")
         }
         _ => {

@@ -25,7 +25,8 @@ fn writer(endpoint: Endpoint, shape: Shape, prompts: u8, n: u32) -> Writer {
     let prompt = |digit| Prompt {
         id: id(digit),
         model: "wallet-risk".to_owned(),
-        choices: vec![(false, 0); n as usize],
+        tokens: vec![1, 5, 6].into(),
+        choices: vec![ChoiceState::default(); n as usize],
         done: None,
     };
     Writer { envelope, prompts: (0..prompts).map(prompt).collect(), queue: VecDeque::new() }
@@ -35,7 +36,7 @@ fn delta(choice: u32, text: &str) -> AnswerEvent {
     let top = vec![Alternative { id: 9, text: "b".to_owned(), bytes: None, logprob: -0.5 }];
     let bytes = Some(text.as_bytes().to_vec());
     let piece = TokenPiece { id: 7, text: text.to_owned(), bytes, logprob: Some(-1.25), top };
-    AnswerEvent::Delta { choice, text: text.to_owned(), tokens: vec![piece] }
+    AnswerEvent::Delta { choice, text: text.to_owned(), tokens: vec![piece], ids: vec![7] }
 }
 
 fn finished(choice: u32, reason: FinishReason) -> AnswerEvent {
@@ -68,7 +69,12 @@ fn check(name: &str, mut writer: Writer, events: Vec<(usize, AnswerEvent)>) {
     for (index, event) in events.into_iter().enumerate() {
         assert_eq!(writer.take(Some(event)), index == last, "{name}: event {index}");
     }
-    let mut text: String = writer.queue.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+    check_golden(name, &Vec::from(writer.queue));
+}
+
+/// Compares lines with a golden file.
+pub(crate) fn check_golden(name: &str, lines: &[String]) {
+    let mut text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &text).expect("the golden file can be written");
@@ -81,7 +87,15 @@ fn check(name: &str, mut writer: Writer, events: Vec<(usize, AnswerEvent)>) {
 }
 
 fn shape(include_usage: bool, mortise: bool, logprobs: bool) -> Shape {
-    Shape { stream: true, include_usage, mortise, attribution: mortise, logprobs }
+    Shape {
+        stream: true,
+        include_usage,
+        continuous_usage: false,
+        token_ids: false,
+        mortise,
+        attribution: mortise,
+        logprobs,
+    }
 }
 
 #[test]
@@ -117,6 +131,27 @@ fn completions_of_two_prompts_end_together() {
     ];
     let writer = writer(Endpoint::Completion, shape(true, true, true), 2, 1);
     check("completion-two.jsonl", writer, events);
+}
+
+#[test]
+fn token_ids_and_usage_on_every_chunk() {
+    let shape = Shape { continuous_usage: true, token_ids: true, ..shape(true, false, false) };
+    let events = |n: u32| {
+        let mut events = vec![(0, delta(0, "a")), (0, delta(n - 1, "b"))];
+        events.extend((0..n).map(|choice| (0, finished(choice, FinishReason::Stop))));
+        events.push((0, done(false)));
+        events
+    };
+    check("chat-continuous.jsonl", writer(Endpoint::Chat, shape, 1, 1), events(1));
+    check("completion-continuous.jsonl", writer(Endpoint::Completion, shape, 1, 2), events(2));
+}
+
+#[test]
+fn a_choice_that_was_not_asked_for_is_left_out() {
+    let mut writer = writer(Endpoint::Chat, shape(false, false, false), 1, 1);
+    assert!(!writer.take(Some((0, delta(1, "a")))));
+    assert!(!writer.take(Some((0, finished(1, FinishReason::Stop)))));
+    assert!(writer.queue.is_empty());
 }
 
 #[test]

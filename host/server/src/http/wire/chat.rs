@@ -4,7 +4,7 @@ use request::sampling::LOGPROBS_MAX;
 use request::{Message, Role};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::http::error::ApiError;
 use crate::http::wire::sampling::{is_asked, refuse_if, request_body};
@@ -29,6 +29,7 @@ request_body!(
         reasoning_effort: Option<Value>,
         web_search_options: Option<Value>,
         verbosity: Option<Value>,
+        chat_template_kwargs: Option<Map<String, Value>>,
     }
 );
 

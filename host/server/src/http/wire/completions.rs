@@ -54,16 +54,27 @@ impl CompletionBody {
     /// 400 for none or too many.
     pub(crate) fn inputs(&mut self, prompts_max: usize) -> Result<Vec<Input>, ApiError> {
         let prompt = std::mem::replace(&mut self.prompt, Prompt::Texts(Vec::new()));
-        let inputs: Vec<Input> = match prompt {
-            Prompt::Text(text) => vec![Input::Text(text)],
-            Prompt::Texts(texts) => texts.into_iter().map(Input::Text).collect(),
-            Prompt::Tokens(tokens) => vec![Input::Tokens(tokens)],
-            Prompt::TokenLists(lists) => lists.into_iter().map(Input::Tokens).collect(),
+        prompt.into_inputs("prompt", prompts_max)
+    }
+}
+
+impl Prompt {
+    /// Each text or list of tokens as an input, at least one and at most `count_max`; `param` is the
+    /// field's name on the wire.
+    ///
+    /// # Errors
+    /// 400 for none or too many.
+    pub(crate) fn into_inputs(self, param: &str, count_max: usize) -> Result<Vec<Input>, ApiError> {
+        let inputs: Vec<Input> = match self {
+            Self::Text(text) => vec![Input::Text(text)],
+            Self::Texts(texts) => texts.into_iter().map(Input::Text).collect(),
+            Self::Tokens(tokens) => vec![Input::Tokens(tokens)],
+            Self::TokenLists(lists) => lists.into_iter().map(Input::Tokens).collect(),
         };
-        if inputs.is_empty() || inputs.len() > prompts_max {
+        if inputs.is_empty() || inputs.len() > count_max {
             let count = inputs.len();
-            let message = format!("prompt must have 1 to {prompts_max} prompts, got {count}");
-            return Err(ApiError::invalid_param("prompt", message));
+            let message = format!("{param} must have 1 to {count_max} entries, got {count}");
+            return Err(ApiError::invalid_param(param, message));
         }
         Ok(inputs)
     }

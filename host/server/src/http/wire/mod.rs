@@ -3,8 +3,10 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 pub(crate) mod logprobs;
 pub(crate) mod mortise;
 pub(crate) mod object;
+pub(crate) mod responses;
 pub(crate) mod sampling;
 pub(crate) mod usage;

@@ -51,6 +51,13 @@ impl MortiseWire {
     }
 }
 
+impl MortiseWire {
+    /// A receipt without credits.
+    pub(crate) fn receipt(id: &RequestId, receipt_hash: String) -> Self {
+        Self { receipt: id.as_str().to_owned(), receipt_hash, attribution: None }
+    }
+}
+
 impl From<Attribution> for AttributionWire {
     fn from(attribution: Attribution) -> Self {
         let status = match attribution.status {

@@ -1,6 +1,6 @@
 //! The objects that answers and their chunks are written as.
 
-use request::FinishReason;
+use request::{FinishReason, TokenId};
 use serde::Serialize;
 
 use crate::http::wire::logprobs::{ChatLogprobs, CompletionLogprobs};
@@ -17,11 +17,31 @@ pub(crate) struct Object<'a, C> {
     pub(crate) model: &'a str,
     pub(crate) choices: Vec<C>,
     pub(crate) system_fingerprint: &'a str,
+    /// Chat only: a completion has them in each choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
     /// Absent, null (in chunks before the one that has it), or the counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) usage: Option<Option<WireUsage>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mortise: Option<MortiseField>,
+}
+
+impl<'a, C> Object<'a, C> {
+    /// The same with choices.
+    pub(crate) fn with<D>(self, choices: Vec<D>) -> Object<'a, D> {
+        Object {
+            id: self.id,
+            object: self.object,
+            created: self.created,
+            model: self.model,
+            choices,
+            system_fingerprint: self.system_fingerprint,
+            prompt_token_ids: self.prompt_token_ids,
+            usage: self.usage,
+            mortise: self.mortise,
+        }
+    }
 }
 
 /// The extension of one prompt's answer, or of several.
@@ -48,6 +68,8 @@ pub(crate) struct ChatChoice {
     pub(crate) message: AssistantMessage,
     pub(crate) logprobs: Option<ChatLogprobs>,
     pub(crate) finish_reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_ids: Option<Vec<TokenId>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,6 +92,8 @@ pub(crate) struct ChatChunkChoice {
     pub(crate) delta: Delta,
     pub(crate) logprobs: Option<ChatLogprobs>,
     pub(crate) finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_ids: Option<Vec<TokenId>>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -87,6 +111,10 @@ pub(crate) struct CompletionChoice {
     pub(crate) text: String,
     pub(crate) logprobs: Option<CompletionLogprobs>,
     pub(crate) finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_token_ids: Option<Vec<TokenId>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_ids: Option<Vec<TokenId>>,
 }
 
 /// The reason on the wire. A cancelled answer has nobody to read it.

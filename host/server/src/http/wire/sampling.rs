@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use request::{SamplingParams, TokenId};
+use request::{SamplingParams, ServingOptions, TokenId};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -31,7 +31,7 @@ impl OneOrMany {
 pub(crate) struct StreamOptions {
     /// A last chunk with the usage.
     pub(crate) include_usage: Option<bool>,
-    /// Usage on every chunk: taken as `include_usage`, since the total is known at the end.
+    /// Usage on every chunk, as far as it is known there; asks for the last one too.
     pub(crate) continuous_usage_stats: Option<bool>,
 }
 
@@ -67,6 +67,7 @@ pub(crate) struct Common {
     pub(crate) mortise: Option<MortiseOptions>,
     pub(crate) cache_salt: Option<String>,
     pub(crate) priority: Option<i64>,
+    pub(crate) return_token_ids: Option<bool>,
 }
 
 /// Declares a request body: its own fields, and the common ones. A macro, because serde's `flatten`
@@ -99,6 +100,7 @@ macro_rules! request_body {
             mortise: Option<$crate::http::wire::sampling::MortiseOptions>,
             cache_salt: Option<String>,
             priority: Option<i64>,
+            return_token_ids: Option<bool>,
             // Accepted and without effect: they describe the caller, not the answer.
             #[serde(default, rename = "user")]
             _user: serde::de::IgnoredAny,
@@ -141,6 +143,7 @@ macro_rules! request_body {
                     mortise: self.mortise,
                     cache_salt: self.cache_salt.take(),
                     priority: self.priority,
+                    return_token_ids: self.return_token_ids,
                 }
             }
         }
@@ -153,6 +156,10 @@ pub(crate) use request_body;
 pub(crate) struct Shape {
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
+    /// Whether every chunk has the usage so far.
+    pub(crate) continuous_usage: bool,
+    /// Whether prompt and answer are told as token ids too.
+    pub(crate) token_ids: bool,
     /// Whether the last chunk has the extension object.
     pub(crate) mortise: bool,
     pub(crate) attribution: bool,
@@ -171,24 +178,27 @@ impl Common {
             return Err(ApiError::invalid_param("stream_options", message));
         }
         let options = self.stream_options.unwrap_or_default();
-        let include_usage = options.include_usage.unwrap_or(false)
-            || options.continuous_usage_stats.unwrap_or(false);
+        let continuous_usage = options.continuous_usage_stats.unwrap_or(false);
+        let include_usage = options.include_usage.unwrap_or(false) || continuous_usage;
+        let token_ids = self.return_token_ids.unwrap_or(false);
         let attribution = self.mortise.unwrap_or_default().attribution.unwrap_or(false);
         let mortise = self.mortise.is_some();
-        Ok(Shape { stream, include_usage, mortise, attribution, logprobs })
+        Ok(Shape {
+            stream,
+            include_usage,
+            continuous_usage,
+            token_ids,
+            mortise,
+            attribution,
+            logprobs,
+        })
     }
 
     /// The sampling parameters; bounds are the pipeline's to check.
     ///
     /// # Errors
-    /// 400 for what has no meaning here.
+    /// 400 for numbers that can't be.
     pub(crate) fn sampling(&mut self, logprobs: Option<u32>) -> Result<SamplingParams, ApiError> {
-        if self.cache_salt.is_some() {
-            return Err(ApiError::unsupported("cache_salt"));
-        }
-        if self.priority.unwrap_or(0) != 0 {
-            return Err(ApiError::unsupported("priority"));
-        }
         let default = SamplingParams::default();
         Ok(SamplingParams {
             temperature: self.temperature.unwrap_or(default.temperature),
@@ -208,6 +218,12 @@ impl Common {
         })
     }
 
+    /// Place in the queue and share of the cache.
+    pub(crate) fn serving(&mut self) -> ServingOptions {
+        let cache_salt = self.cache_salt.take();
+        ServingOptions { priority: self.priority.unwrap_or(0), cache_salt }
+    }
+
     /// Negative seeds are as good as any.
     pub(crate) fn seed(&self) -> Option<u64> {
         self.seed.map(i64::cast_unsigned)
@@ -215,7 +231,7 @@ impl Common {
 }
 
 /// -1 and 0 keep all tokens, as vLLM has it.
-fn top_k(asked: Option<i64>) -> Result<u32, ApiError> {
+pub(crate) fn top_k(asked: Option<i64>) -> Result<u32, ApiError> {
     let asked = asked.unwrap_or(0);
     if asked == -1 {
         return Ok(0);
@@ -281,6 +297,12 @@ mod tests {
             Some("stream_options")
         );
         let common = Common { stream: Some(true), ..common };
-        assert!(common.shape(false).expect("a stream").include_usage);
+        let shape = common.shape(false).expect("a stream");
+        assert!(shape.include_usage && !shape.continuous_usage);
+        let options =
+            StreamOptions { continuous_usage_stats: Some(true), ..StreamOptions::default() };
+        let common = Common { stream_options: Some(options), ..common };
+        let shape = common.shape(false).expect("a stream");
+        assert!(shape.include_usage && shape.continuous_usage);
     }
 }

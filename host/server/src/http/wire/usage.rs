@@ -17,6 +17,15 @@ struct PromptTokensDetails {
     cached_tokens: u32,
 }
 
+impl WireUsage {
+    /// What is known before the end.
+    pub(crate) fn so_far(prompt_tokens: usize, completion_tokens: usize) -> Self {
+        let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
+        let (prompt_tokens, completion_tokens) = (count(prompt_tokens), count(completion_tokens));
+        Usage { prompt_tokens, completion_tokens, cached_tokens: 0 }.into()
+    }
+}
+
 impl From<Usage> for WireUsage {
     fn from(usage: Usage) -> Self {
         Self {
