@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Load runs of guidellm and aiperf against a running server, each from a virtual environment of its
+# own, because their requirements differ. Fails if a request fails.
+#
+#     load.sh guidellm|aiperf URL MODEL TOKENIZER_DIR OUT_DIR
+#
+# PYTHON_BIN is the folder of the environment's programs, made with `pip install -r guidellm.txt` or
+# `-r aiperf.txt`; without it they are looked for on the PATH.
+set -euo pipefail
+
+[ $# = 5 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+tool=$1 url=$2 model=$3 tokenizer=$4 out=$5
+bin=${PYTHON_BIN:+$PYTHON_BIN/}
+mkdir -p "$out"
+# Nothing is fetched: tokenizer and prompts are local. aiperf takes a folder for a repository's name
+# where it is told to be offline.
+[ "$tool" = aiperf ] || export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+
+failed() { printf '%s: %s\n' "$tool" "$*" >&2; exit 1; }
+
+case $tool in
+guidellm)
+    "${bin}guidellm" run --disable-console-interactive \
+        --backend "kind=openai_http,target=$url,model=$model" \
+        --tokenizer "kind=huggingface_auto,model=$tokenizer" \
+        --data "kind=synthetic_text,prompt_tokens=32,output_tokens=16" \
+        --profile "kind=concurrent,streams=4" \
+        --constraint "kind=max_requests,count=${REQUESTS:-24}" \
+        --output "kind=json,path=$out/guidellm.json" --output "kind=console"
+    python3 - "$out/guidellm.json" "${REQUESTS:-24}" <<'PYTHON' || failed "not every request succeeded"
+import json, sys
+totals = json.load(open(sys.argv[1]))["benchmarks"][0]["metrics"]["request_totals"]
+print("guidellm:", totals)
+sys.exit(totals["errored"] != 0 or totals["successful"] < int(sys.argv[2]))
+PYTHON
+    ;;
+aiperf)
+    "${bin}aiperf" profile --model "$model" --url "$url" --endpoint-type chat --streaming \
+        --tokenizer "$tokenizer" --synthetic-input-tokens-mean 32 --output-tokens-mean 16 \
+        --extra-inputs ignore_eos:true --extra-inputs min_tokens:16 \
+        --concurrency 4 --request-count "${REQUESTS:-24}" --artifact-dir "$out/aiperf" --ui none
+    python3 - "$out/aiperf/profile_export_aiperf.json" "${REQUESTS:-24}" <<'PYTHON' || failed "not every request succeeded"
+import json, sys
+report = json.load(open(sys.argv[1]))
+count = report["request_count"]["avg"]
+print("aiperf:", count, "requests, errors:", report.get("error_summary"))
+sys.exit(bool(report.get("error_summary")) or count < int(sys.argv[2]))
+PYTHON
+    ;;
+*) failed "not a tool that is known here" ;;
+esac
