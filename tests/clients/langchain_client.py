@@ -11,11 +11,19 @@ import unittest
 
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
+from pydantic import BaseModel, Field
 
 URL = os.environ["MORTISE_URL"]
 ADAPTER = os.environ["MORTISE_ADAPTER"]
 PROMPT = os.environ["MORTISE_PROMPT"]
 COMMON = dict(model=ADAPTER, base_url=f"{URL}/v1", api_key="unused", max_retries=0, timeout=120)
+
+
+class Assessment(BaseModel):
+    """What is known of a wallet."""
+
+    risk: str = Field(pattern="^(low|medium|high)$")
+    score: int = Field(ge=0, le=100)
 
 
 def chat(**options):
@@ -41,6 +49,12 @@ class LangChain(unittest.TestCase):
         self.assertEqual(len(answer.response_metadata["logprobs"]["content"]), 4)
         result = chat(n=2, temperature=1.2).generate([[HumanMessage(PROMPT)]])
         self.assertEqual(len(result.generations[0]), 2)
+
+    def test_structured_output_by_schema(self):
+        model = chat(max_completion_tokens=128)
+        found = model.with_structured_output(Assessment, method="json_schema").invoke(PROMPT)
+        self.assertIn(found.risk, ("low", "medium", "high"))
+        self.assertTrue(0 <= found.score <= 100)
 
     def test_responses(self):
         answer = chat(use_responses_api=True, max_completion_tokens=16).invoke(PROMPT)

@@ -7,6 +7,7 @@ MORTISE_ADAPTER names the adapter that answers; MORTISE_PROMPT is a prompt of it
 """
 
 import asyncio
+import json
 import os
 import unittest
 
@@ -35,6 +36,10 @@ class LiteLlm(unittest.TestCase):
     def test_parameters(self):
         answer = ask(n=2, seed=3, top_p=0.9, stop=["\u2603"], user="u", logprobs=True, top_logprobs=1)
         self.assertEqual(len(answer.choices), 2)
+        bounded = ask(response_format={"type": "json_object"}, max_tokens=200, temperature=0.7, seed=1)
+        choice = bounded.choices[0]
+        if choice.finish_reason == "stop":
+            self.assertIsInstance(json.loads(choice.message.content), dict)
 
     def test_asynchronous(self):
         async def run():

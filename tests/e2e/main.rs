@@ -13,4 +13,5 @@ mod http;
 mod openai_client;
 mod plugins;
 mod responses;
+mod structured;
 mod swap;

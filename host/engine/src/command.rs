@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::Ticket;
+use crate::constraint::Constraint;
 use crate::stream::{EngineEvent, EngineRequest};
 
 /// What the door asks for.
@@ -18,12 +19,20 @@ pub(crate) enum Command {
     Shutdown,
 }
 
+/// What is wanted of a sequence.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Tokens, within what a constraint allows.
+    Generate(Option<Constraint>),
+    /// The mean of the prompt's hidden states, and no token.
+    Pool,
+}
+
 /// A request with the way back.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) request: EngineRequest,
-    /// Whether the mean of the prompt's hidden states is wanted, and no token.
-    pub(crate) pooled: bool,
+    pub(crate) task: Task,
     pub(crate) sender: mpsc::Sender<EngineEvent>,
     /// Told as soon as it is known.
     pub(crate) cached_tokens: Arc<AtomicU32>,

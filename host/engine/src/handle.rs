@@ -11,8 +11,9 @@ use scheduler::{Party, Scheduler, SchedulerConfig};
 use tokio::sync::{mpsc, watch};
 
 use crate::admission::{Admission, QueueLimits};
-use crate::command::{Command, Job};
+use crate::command::{Command, Job, Task};
 use crate::config::EngineConfig;
+use crate::constraint::Constraint;
 use crate::error::{EngineError, SubmitError};
 use crate::metrics::EngineMetrics;
 use crate::shared::{EngineStats, Shared};
@@ -128,7 +129,7 @@ impl EngineHandle {
     /// # Errors
     /// See [`SubmitError`].
     pub fn submit(&self, request: EngineRequest) -> Result<OutputStream, SubmitError> {
-        self.queue(request, false)
+        self.queue(request, Task::Generate(None))
     }
 
     /// Queues a sequence of which the mean of the prompt's hidden states is wanted: the stream has one
@@ -138,10 +139,23 @@ impl EngineHandle {
     /// See [`SubmitError`].
     pub fn pool(&self, request: EngineRequest) -> Result<OutputStream, SubmitError> {
         let sampling = SamplingParams { max_tokens: 0, ..SamplingParams::default() };
-        self.queue(EngineRequest { sampling, ..request }, true)
+        self.queue(EngineRequest { sampling, ..request }, Task::Pool)
     }
 
-    fn queue(&self, request: EngineRequest, pooled: bool) -> Result<OutputStream, SubmitError> {
+    /// Queues a sequence whose tokens `constraint` bounds. It ends with
+    /// [`request::FinishReason::Stop`] where the constraint is done.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn submit_constrained(
+        &self,
+        request: EngineRequest,
+        constraint: Constraint,
+    ) -> Result<OutputStream, SubmitError> {
+        self.queue(request, Task::Generate(Some(constraint)))
+    }
+
+    fn queue(&self, request: EngineRequest, task: Task) -> Result<OutputStream, SubmitError> {
         self.check(&request)?;
         let tokens = request.prompt.len() + request.sampling.max_tokens as usize;
         let ticket = self.shared.admission.enter(party(&request), tokens);
@@ -152,7 +166,7 @@ impl EngineHandle {
         let cached_tokens = Arc::new(AtomicU32::new(0));
         let told = Arc::clone(&cached_tokens);
         let arrived = std::time::Instant::now();
-        let job = Job { request, pooled, sender, cached_tokens: told, arrived, ticket };
+        let job = Job { request, task, sender, cached_tokens: told, arrived, ticket };
         let job = Box::new(job);
         match self.commands.send(Command::Submit(job)) {
             Ok(()) => Ok(OutputStream { events, cached_tokens }),

@@ -3,8 +3,8 @@
 //! Parts: [`handle`] (the async door), [`stream`] (what goes through it), `admission` (the bounds of
 //! the queue), [`config`], [`error`], [`metrics`], `worker` (the thread's loop), `step` (one step),
 //! `pace` (how long steps take and may take), `ngram` and `speculation` (guesses, and whether they
-//! pay), `logits` and `sampler` (logits to token), `pooling` (hidden states to their mean), `sequence`
-//! (what a running request keeps).
+//! pay), `logits` and `sampler` (logits to token), `pooling` (hidden states to their mean),
+//! [`constraint`] (masks from outside), `sequence` (what a running request keeps).
 //!
 //! No foreign code runs here and the engine does not know that plugins exist. It has no text: stop
 //! strings are the pipeline's, stop tokens are the engine's. KV memory is allocated at the start.
@@ -14,6 +14,7 @@
 mod admission;
 mod command;
 pub mod config;
+pub mod constraint;
 pub mod error;
 pub mod handle;
 mod logits;
@@ -30,6 +31,7 @@ pub mod stream;
 mod worker;
 
 pub use config::{EngineConfig, SpeculativeConfig, SpeculativeMethod};
+pub use constraint::{Constraint, ConstraintDriver, Mask, constraint};
 pub use error::{EngineError, SubmitError};
 pub use handle::{Engine, EngineHandle};
 pub use metrics::EngineMetrics;

@@ -11,7 +11,8 @@ use request::{Digest, FinishReason, SamplingParams, TokenId, TokenLogprob, Usage
 use tokio::sync::mpsc;
 
 use crate::admission::Ticket;
-use crate::command::Job;
+use crate::command::{Job, Task};
+use crate::constraint::Constraint;
 use crate::logits::NotFinite;
 use crate::pooling::MeanPool;
 use crate::sampler::{self, History};
@@ -42,6 +43,8 @@ pub(crate) struct Sequence {
     prompt_logprobs: Vec<Option<TokenLogprob>>,
     /// Present where hidden states are wanted, and no token.
     pub(crate) pool: Option<MeanPool>,
+    /// What the next token may be, where that is bounded.
+    pub(crate) constraint: Option<Constraint>,
     /// Its place in the queue, while it has not run yet.
     ticket: Option<Ticket>,
     prompt_logprobs_sent: bool,
@@ -52,12 +55,25 @@ pub(crate) struct Sequence {
     sender: mpsc::Sender<EngineEvent>,
 }
 
+/// Why no token could be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ChooseError {
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+    #[error("{0}")]
+    Constraint(String),
+}
+
 /// A token with its log probability, if that is wanted.
 pub(crate) type Chosen = (TokenId, Option<TokenLogprob>);
 
 impl Sequence {
     pub(crate) fn new(job: Job, model: &ModelConfig) -> Self {
-        let Job { request, pooled, sender, cached_tokens: told, arrived, ticket } = job;
+        let Job { request, task, sender, cached_tokens: told, arrived, ticket } = job;
+        let (pool, constraint) = match task {
+            Task::Pool => (Some(MeanPool::default()), None),
+            Task::Generate(constraint) => (None, constraint),
+        };
         let mut end_tokens = request.sampling.stop_token_ids.clone();
         if !request.sampling.ignore_eos {
             end_tokens.extend_from_slice(&model.eos_token_ids);
@@ -81,7 +97,8 @@ impl Sequence {
             output_tokens: 0,
             end_tokens,
             prompt_logprobs: Vec::new(),
-            pool: pooled.then(MeanPool::default),
+            pool,
+            constraint,
             ticket: Some(ticket),
             prompt_logprobs_sent: false,
             cached_tokens: None,
@@ -154,25 +171,40 @@ impl Sequence {
         Ok(())
     }
 
-    /// Chooses the next token; a reason means that the answer ends with it.
+    /// Chooses the next token; a reason means that the answer ends with it, or before it where there
+    /// is none.
     pub(crate) fn choose(
         &mut self,
         row: &[f32],
-    ) -> Result<(Chosen, Option<FinishReason>), NotFinite> {
+    ) -> Result<(Option<Chosen>, Option<FinishReason>), ChooseError> {
+        let bounded = match &self.constraint {
+            None => None,
+            Some(constraint) => {
+                let mut bounded = row.to_vec();
+                let left = constraint.apply(&mut bounded).map_err(ChooseError::Constraint)?;
+                if left.is_none() {
+                    return Ok((None, Some(FinishReason::Stop)));
+                }
+                Some(bounded)
+            }
+        };
         let history = History {
             prompt: &self.prompt_tokens,
             output_counts: &self.output_counts,
             output_tokens: self.output_tokens,
             end_tokens: &self.end_tokens,
         };
-        let token = sampler::sample(row, &self.sampling, &history)?;
+        let token = sampler::sample(bounded.as_deref().unwrap_or(row), &self.sampling, &history)?;
+        if let Some(constraint) = &self.constraint {
+            constraint.tell(token);
+        }
         let logprob = match self.sampling.logprobs {
             Some(top) => Some(sampler::logprob(row, token, top)?),
             None => None,
         };
         if self.sampling.max_tokens == 0 {
             // Only the prompt's log probabilities were wanted.
-            return Ok(((token, None), Some(FinishReason::Length)));
+            return Ok((Some((token, None)), Some(FinishReason::Length)));
         }
         self.output_tokens += 1;
         if sampler::needs_counts(&self.sampling) {
@@ -183,7 +215,7 @@ impl Sequence {
         } else {
             (self.output_tokens >= self.sampling.max_tokens).then_some(FinishReason::Length)
         };
-        Ok(((token, logprob), reason))
+        Ok((Some((token, logprob)), reason))
     }
 
     /// Tells of a token that was chosen; one that ends the answer as a stop is not told.

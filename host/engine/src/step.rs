@@ -10,10 +10,9 @@ use models::{ForwardBatch, ModelError, SequenceSpan};
 use request::{AdapterGeneration, FinishReason, TokenId};
 use scheduler::{ScheduledSequence, Scheduler, SchedulerOutput, SeqId, StepLimits};
 
-use crate::logits::NotFinite;
 use crate::metrics::StepReport;
 use crate::ngram;
-use crate::sequence::{Chosen, Sequence};
+use crate::sequence::{ChooseError, Chosen, Sequence};
 use crate::worker::Worker;
 
 /// Rows of one sequence whose logits were asked for.
@@ -32,7 +31,7 @@ struct Sampled {
     /// Several, where guesses were right.
     tokens: Vec<Chosen>,
     ended: Option<FinishReason>,
-    failed: Option<NotFinite>,
+    failed: Option<ChooseError>,
 }
 
 impl Worker {
@@ -126,6 +125,10 @@ impl Worker {
         let sequences = &mut self.sequences;
         self.scheduler.propose(|id, tokens, room, drafts| {
             let Some(sequence) = sequences.get_mut(&id) else { return };
+            // Each guess would wait for the mask behind the one before it.
+            if sequence.constraint.is_some() {
+                return;
+            }
             let count = sequence.speculation.count(&config, row_share).min(room);
             if count > 0 {
                 ngram::propose(tokens, &config, count, drafts);
@@ -336,7 +339,7 @@ fn sample_one(
     }
     let rows = logits.chunks_exact(vocab_size);
     if sequence.needs_prompt_rows() {
-        sampled.failed = sequence.read_prompt(wanted.start, rows.clone()).err();
+        sampled.failed = sequence.read_prompt(wanted.start, rows.clone()).err().map(Into::into);
     }
     if !wanted.part.samples || sampled.failed.is_some() {
         return sampled;
@@ -346,8 +349,8 @@ fn sample_one(
     for (row, draft) in rows.skip(wanted.rows.len() - 1 - wanted.part.drafts).zip(drafts) {
         match sequence.choose(row) {
             Ok((token, reason)) => {
-                let right = draft == Some(token.0);
-                sampled.tokens.push(token);
+                let right = token.as_ref().is_some_and(|token| draft == Some(token.0));
+                sampled.tokens.extend(token);
                 sampled.ended = reason;
                 if reason.is_some() || !right {
                     break;

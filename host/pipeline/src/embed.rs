@@ -190,6 +190,7 @@ impl From<EmbedRequest> for GenerateRequest {
             sampling: SamplingParams::default(),
             serving: request.serving,
             template_variables: Map::new(),
+            grammar: None,
             max_tokens: None,
             // Nothing is drawn.
             seed: Some(0),

@@ -1,7 +1,7 @@
 //! The order of stages. [`Pipeline::submit`] does everything that can fail before the first token;
 //! a task of its own then carries the answer to its receipt, whether or not the client stays.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ::request::{FinishReason, Message, TokenId, Usage};
 use engine::EngineHandle;
@@ -24,7 +24,7 @@ use crate::stage::generate::{Choice, ChoiceEnd};
 use crate::stage::postprocess::{self, Postprocessors};
 use crate::stage::record::{self, Outcome};
 use crate::stage::route::{self, Target};
-use crate::stage::{agent, attribute, preprocess, tokenize};
+use crate::stage::{agent, attribute, constrain, preprocess, tokenize};
 
 /// Events a client may be behind before its choices wait for it.
 const EVENTS_MAX: usize = 64;
@@ -80,6 +80,7 @@ impl Pipeline {
             engine: parts.engine,
             adapters: parts.adapters,
             tokenizer: parts.tokenizer,
+            grammars: OnceLock::new(),
             chat_template: parts.chat_template,
             plugins: parts.plugins,
             corpora: parts.corpora,
@@ -130,6 +131,10 @@ impl Pipeline {
             return Ok((name, Arc::default(), Work::Respond { text: message.content, post }));
         }
         let lease = match target {
+            Target::Agent(_) if context.request.grammar.is_some() => {
+                let message = "an agent's answer can't be bound to a format".to_owned();
+                return Err(PipelineError::Invalid { param: "response_format", message });
+            }
             Target::Agent(plugin) => {
                 let messages = prepared.messages;
                 return Ok((name, Arc::default(), Work::Agent { plugin, messages }));
@@ -170,6 +175,12 @@ impl Pipeline {
             let message = "cache_salt must not be empty".to_owned();
             return Err(PipelineError::Invalid { param: "cache_salt", message });
         }
+        let sampling = &request.sampling;
+        if request.grammar.is_some() && (sampling.ignore_eos || sampling.min_tokens > 0) {
+            let param = if sampling.ignore_eos { "ignore_eos" } else { "min_tokens" };
+            let message = format!("{param} can't hold for an answer that a format ends");
+            return Err(PipelineError::Invalid { param, message });
+        }
         Ok(request.sampling.validate()?)
     }
 
@@ -196,14 +207,19 @@ impl Pipeline {
             }
             false => None,
         };
+        let matcher = match &context.request.grammar {
+            Some(grammar) => Some(constrain::compile(shared, grammar).await?),
+            None => None,
+        };
         let mut choices = Vec::new();
         for index in 0..context.request.n {
             let mut sampling = context.request.sampling.clone();
             sampling.seed = sampling.seed.wrapping_add(u64::from(index));
             let (stop, logprobs) = (sampling.stop.clone(), sampling.logprobs.is_some());
+            let constraint = matcher.clone().map(constrain::start);
             let whose = (context.request.tenant.as_str(), &context.request.serving);
             let adapter = lease.map(|lease| Arc::clone(lease.adapter()));
-            let stream = shared.submit(prompt.to_vec(), sampling, adapter, whose)?;
+            let stream = shared.submit(prompt.to_vec(), (sampling, constraint), adapter, whose)?;
             choices.push(Choice {
                 index,
                 stream,

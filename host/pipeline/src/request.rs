@@ -2,6 +2,7 @@
 
 use ::request::{Message, RequestId, SamplingParams, ServingOptions, TokenId};
 use serde_json::{Map, Value};
+use tokenization::Grammar;
 
 /// What the model is to continue.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +44,8 @@ pub struct GenerateRequest {
     pub serving: ServingOptions,
     /// Further variables of the chat template, such as `enable_thinking`.
     pub template_variables: Map<String, Value>,
+    /// What the answer must be. An agent's answer can't be bounded.
+    pub grammar: Option<Grammar>,
     /// Most tokens per choice; `None` is what the context still holds (completions: 16).
     pub max_tokens: Option<u32>,
     /// `None` draws one; either way the receipt has it. Choice `i` uses `seed + i`.

@@ -1,12 +1,12 @@
 //! What all requests share: the parts of the pipeline, and the two things that stages do with the
 //! engine. Knows no order of stages.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ::request::{Digest, SamplingParams, ServingOptions, TokenId};
-use engine::{EngineHandle, EngineRequest, OutputStream, SubmitError};
+use engine::{Constraint, EngineHandle, EngineRequest, OutputStream, SubmitError};
 use plugin_host::PluginHost;
-use tokenization::{ChatTemplate, Tokenizer};
+use tokenization::{ChatTemplate, GrammarCompiler, Tokenizer};
 use tokio_util::task::TaskTracker;
 
 use crate::config::PipelineConfig;
@@ -27,6 +27,8 @@ pub struct BaseModel {
     pub vocab_size: usize,
     /// Length of an embedding.
     pub hidden_size: usize,
+    /// Tokens that end an answer.
+    pub end_tokens: Vec<TokenId>,
 }
 
 /// What all requests share.
@@ -34,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) engine: EngineHandle,
     pub(crate) adapters: Arc<lora::Registry>,
     pub(crate) tokenizer: Arc<Tokenizer>,
+    /// Made when it is first asked for: it sorts the whole vocabulary.
+    pub(crate) grammars: OnceLock<Result<GrammarCompiler, String>>,
     pub(crate) chat_template: Option<Arc<ChatTemplate>>,
     pub(crate) plugins: Arc<PluginHost>,
     pub(crate) corpora: Arc<CorpusStore>,
@@ -76,12 +80,16 @@ impl Shared {
     pub(crate) fn submit(
         &self,
         prompt: Vec<TokenId>,
-        sampling: SamplingParams,
+        (sampling, constraint): (SamplingParams, Option<Constraint>),
         adapter: Option<Arc<lora::Adapter>>,
         (tenant, serving): (&str, &ServingOptions),
     ) -> Result<OutputStream, PipelineError> {
         let request = engine_request(prompt, sampling, adapter, (tenant, serving));
-        self.engine.submit(request).map_err(|error| self.not_taken(error))
+        let taken = match constraint {
+            None => self.engine.submit(request),
+            Some(constraint) => self.engine.submit_constrained(request, constraint),
+        };
+        taken.map_err(|error| self.not_taken(error))
     }
 
     /// Puts a sequence into the engine's queue of which the mean of its hidden states is wanted.

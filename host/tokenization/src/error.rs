@@ -35,6 +35,12 @@ pub enum TokenizationError {
         /// What the tokenizer said.
         reason: String,
     },
+    /// A grammar that says nothing, or asks for too much.
+    #[error("grammar: {reason}")]
+    Grammar {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The chat template refused the messages, or is broken.
     #[error("chat template, line {line}: {reason}")]
     Template {

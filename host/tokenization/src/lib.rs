@@ -1,12 +1,14 @@
 //! Between text and token ids: chat templates, encoding, decoding as tokens arrive, stop strings.
 //!
 //! Parts: [`tokenizer`], [`chat_template`], [`incremental`] (text from tokens that come one by one),
-//! [`stop`]. The only owner of the `tokenizers` and `minijinja` crates. Never decides what a request
+//! [`stop`], [`constraint`] (grammars as masks). The only owner of the `tokenizers`, `minijinja` and
+//! `llguidance` crates. Never decides what a request
 //! may do; limits on the length of texts are the caller's.
 
 #![forbid(unsafe_code)]
 
 pub mod chat_template;
+pub mod constraint;
 pub mod error;
 pub mod incremental;
 mod python_json;
@@ -14,6 +16,7 @@ pub mod stop;
 pub mod tokenizer;
 
 pub use chat_template::ChatTemplate;
+pub use constraint::{Allowed, Grammar, GrammarCompiler, TokenMatcher};
 pub use error::TokenizationError;
 pub use incremental::IncrementalDecoder;
 pub use stop::{StopMatcher, StopPush};

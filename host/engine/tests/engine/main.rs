@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod composition;
+mod constraint;
 mod door;
 mod failures;
 mod fake;

@@ -125,7 +125,7 @@ impl AgentCalls {
         let stops = StopMatcher::new(sampling.stop.clone());
         let adapter = lease.map(|lease| Arc::clone(lease.adapter()));
         let whose = (self.tenant.as_str(), &self.serving);
-        let stream = self.shared.submit(prompt, sampling, adapter, whose)?;
+        let stream = self.shared.submit(prompt, (sampling, None), adapter, whose)?;
         self.read(stream, stops, prompt_tokens).await
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod attribute;
+pub(crate) mod constrain;
 pub(crate) mod filters;
 pub(crate) mod generate;
 pub(crate) mod postprocess;

@@ -92,6 +92,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
     let plugins = plugins::start(config, &cache_dir.join("plugins"), Arc::new(capabilities))?;
     let vocab_size = base.model.config().vocab_size;
     let hidden_size = base.model.config().hidden_size;
+    let end_tokens = base.model.config().eos_token_ids.clone();
     let engine = Engine::start(base.model, engine_config(config)).context("start the engine")?;
     let mut metrics = Registry::default();
     let pipeline = Pipeline::new(PipelineParts {
@@ -108,6 +109,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
             context_tokens: engine.tokens_max(),
             vocab_size,
             hidden_size,
+            end_tokens,
         },
         config: pipeline_config(&config.limits),
     });

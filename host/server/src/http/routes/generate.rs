@@ -30,6 +30,7 @@ pub(crate) async fn chat(
     let logprobs = body.logprobs()?;
     let shape = common.shape(logprobs.is_some())?;
     let (sampling, serving) = (common.sampling(logprobs)?, common.serving());
+    let grammar = common.grammar()?;
     let max_tokens = body.tokens_max(common.max_tokens)?;
     if max_tokens == Some(0) {
         let message = "max_tokens must be at least 1, got 0";
@@ -45,6 +46,7 @@ pub(crate) async fn chat(
         sampling,
         serving,
         template_variables: body.chat_template_kwargs.take().unwrap_or_default(),
+        grammar,
         max_tokens,
         echo: false,
         streaming: shape.stream,
@@ -80,7 +82,7 @@ fn completion_requests(
     if echo {
         sampling.prompt_logprobs = body.logprobs;
     }
-    let serving = common.serving();
+    let (serving, grammar) = (common.serving(), common.grammar()?);
     let request = |input| GenerateRequest {
         id: new_id("cmpl"),
         tenant: tenant.clone(),
@@ -91,6 +93,7 @@ fn completion_requests(
         sampling: sampling.clone(),
         serving: serving.clone(),
         template_variables: Map::new(),
+        grammar: grammar.clone(),
         max_tokens: common.max_tokens,
         echo,
         streaming: shape.stream,

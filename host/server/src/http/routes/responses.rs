@@ -37,6 +37,7 @@ pub(crate) async fn responses(
         sampling: body.sampling()?,
         serving: body.serving(),
         template_variables: Map::new(),
+        grammar: body.grammar()?,
         max_tokens: body.max_output_tokens,
         seed: body.seed.map(i64::cast_unsigned),
         n: 1,

@@ -22,7 +22,6 @@ request_body!(
         function_call: Option<Value>,
         #[serde(default, rename = "parallel_tool_calls")]
         _parallel_tool_calls: IgnoredAny,
-        response_format: Option<ResponseFormat>,
         modalities: Option<Vec<String>>,
         audio: Option<Value>,
         prediction: Option<Value>,
@@ -32,13 +31,6 @@ request_body!(
         chat_template_kwargs: Option<Map<String, Value>>,
     }
 );
-
-/// `response_format`; the rest of other types matters only to those who would support them.
-#[derive(Debug, Deserialize)]
-pub(crate) struct ResponseFormat {
-    #[serde(rename = "type")]
-    kind: String,
-}
 
 /// One message as written.
 #[derive(Debug, Deserialize)]
@@ -91,8 +83,6 @@ impl ChatBody {
         refuse_if(is_asked(self.functions.as_ref()), "functions")?;
         refuse_if(called(self.tool_choice.as_ref()), "tool_choice")?;
         refuse_if(called(self.function_call.as_ref()), "function_call")?;
-        let format = self.response_format.as_ref();
-        refuse_if(format.is_some_and(|format| format.kind != "text"), "response_format")?;
         let modalities = self.modalities.as_deref().unwrap_or_default();
         refuse_if(modalities.iter().any(|modality| modality != "text"), "modalities")?;
         refuse_if(is_set(self.audio.as_ref()), "audio")?;
@@ -215,10 +205,6 @@ mod tests {
         check(", \"tools\": [{\"type\": \"function\"}]", Some("tools"));
         check(", \"tool_choice\": \"required\"", Some("tool_choice"));
         check(", \"response_format\": {\"type\": \"text\"}", None);
-        check(
-            ", \"response_format\": {\"type\": \"json_schema\", \"json_schema\": {}}",
-            Some("response_format"),
-        );
         check(", \"modalities\": [\"text\"]", None);
         check(", \"modalities\": [\"audio\"]", Some("modalities"));
         check(", \"user\": \"u\", \"metadata\": {\"a\": \"b\"}, \"store\": false", None);

@@ -9,4 +9,5 @@ pub(crate) mod mortise;
 pub(crate) mod object;
 pub(crate) mod responses;
 pub(crate) mod sampling;
+pub(crate) mod structured;
 pub(crate) mod usage;

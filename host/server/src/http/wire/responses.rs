@@ -4,9 +4,11 @@ use request::{FinishReason, Message, Role, SamplingParams, ServingOptions, Usage
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
+use tokenization::Grammar;
 
 use crate::http::error::ApiError;
 use crate::http::wire::sampling::{MortiseOptions, is_asked, refuse_if, top_k};
+use crate::http::wire::structured::TextFormat;
 
 /// A request as written.
 #[derive(Debug, Deserialize)]
@@ -94,14 +96,8 @@ struct Part {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TextOptions {
-    format: Option<Format>,
+    format: Option<TextFormat>,
     verbosity: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Format {
-    #[serde(rename = "type")]
-    kind: String,
 }
 
 impl ResponsesBody {
@@ -131,8 +127,6 @@ impl ResponsesBody {
         refuse_if(self.top_logprobs.unwrap_or(0) > 0, "top_logprobs")?;
         refuse_if(self.max_tool_calls.is_some(), "max_tool_calls")?;
         if let Some(text) = &self.text {
-            let format = text.format.as_ref().map_or("text", |format| &format.kind);
-            refuse_if(format != "text", "text.format")?;
             refuse_if(text.verbosity.is_some(), "text.verbosity")?;
         }
         if self.max_output_tokens == Some(0) {
@@ -182,6 +176,15 @@ impl ResponsesBody {
         })
     }
 
+    /// What the answer must be.
+    ///
+    /// # Errors
+    /// 400 for what bounds nothing.
+    pub(crate) fn grammar(&mut self) -> Result<Option<Grammar>, ApiError> {
+        let format = self.text.as_mut().and_then(|text| text.format.take());
+        Ok(format.map(TextFormat::grammar).transpose()?.flatten())
+    }
+
     /// Place in the queue and share of the cache.
     pub(crate) fn serving(&mut self) -> ServingOptions {
         let cache_salt = self.cache_salt.take();
@@ -209,7 +212,10 @@ impl ResponsesBody {
             "reasoning": { "effort": null, "summary": null },
             "store": false,
             "temperature": self.temperature.unwrap_or(default.temperature),
-            "text": { "format": { "type": "text" } },
+            "text": { "format": self.text.as_ref().and_then(|text| text.format.as_ref()).map_or_else(
+                || json!({ "type": "text" }),
+                TextFormat::echo,
+            ) },
             "tool_choice": "auto",
             "tools": [],
             "top_p": self.top_p.unwrap_or(default.top_p),
@@ -319,7 +325,6 @@ mod tests {
         check(", \"truncation\": \"auto\"", Some("truncation"));
         check(", \"reasoning\": {\"effort\": \"low\"}", Some("reasoning"));
         check(", \"include\": [\"file_search_call.results\"]", Some("include"));
-        check(", \"text\": {\"format\": {\"type\": \"json_object\"}}", Some("text.format"));
         check(", \"text\": {\"verbosity\": \"low\"}", Some("text.verbosity"));
         check(", \"max_output_tokens\": 0", Some("max_output_tokens"));
         check(", \"max_tokens\": 5", Some("max_tokens"));

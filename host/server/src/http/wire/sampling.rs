@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use request::{SamplingParams, ServingOptions, TokenId};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tokenization::Grammar;
 
 use crate::http::error::ApiError;
+use crate::http::wire::structured::Bounds;
 
 /// One or several strings.
 #[derive(Debug, Deserialize)]
@@ -68,6 +70,7 @@ pub(crate) struct Common {
     pub(crate) cache_salt: Option<String>,
     pub(crate) priority: Option<i64>,
     pub(crate) return_token_ids: Option<bool>,
+    pub(crate) bounds: Bounds,
 }
 
 /// Declares a request body: its own fields, and the common ones. A macro, because serde's `flatten`
@@ -101,6 +104,12 @@ macro_rules! request_body {
             cache_salt: Option<String>,
             priority: Option<i64>,
             return_token_ids: Option<bool>,
+            response_format: Option<$crate::http::wire::structured::ResponseFormat>,
+            structured_outputs: Option<$crate::http::wire::structured::StructuredOutputs>,
+            guided_json: Option<serde_json::Value>,
+            guided_regex: Option<String>,
+            guided_choice: Option<Vec<String>>,
+            guided_grammar: Option<String>,
             // Accepted and without effect: they describe the caller, not the answer.
             #[serde(default, rename = "user")]
             _user: serde::de::IgnoredAny,
@@ -144,6 +153,14 @@ macro_rules! request_body {
                     cache_salt: self.cache_salt.take(),
                     priority: self.priority,
                     return_token_ids: self.return_token_ids,
+                    bounds: $crate::http::wire::structured::Bounds {
+                        response_format: self.response_format.take(),
+                        structured_outputs: self.structured_outputs.take(),
+                        guided_json: self.guided_json.take(),
+                        guided_regex: self.guided_regex.take(),
+                        guided_choice: self.guided_choice.take(),
+                        guided_grammar: self.guided_grammar.take(),
+                    },
                 }
             }
         }
@@ -222,6 +239,14 @@ impl Common {
     pub(crate) fn serving(&mut self) -> ServingOptions {
         let cache_salt = self.cache_salt.take();
         ServingOptions { priority: self.priority.unwrap_or(0), cache_salt }
+    }
+
+    /// What the answer must be.
+    ///
+    /// # Errors
+    /// 400 for what bounds nothing.
+    pub(crate) fn grammar(&mut self) -> Result<Option<Grammar>, ApiError> {
+        std::mem::take(&mut self.bounds).grammar()
     }
 
     /// Negative seeds are as good as any.
