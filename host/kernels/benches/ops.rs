@@ -86,7 +86,7 @@ fn attention() {
         format: KvFormat::F16,
     };
     let blocks = KvBlocks::new(geometry, &Device::Cpu).expect("small");
-    let shape = AttentionShape { heads: 32, window: None, scale: 0.125 };
+    let shape = AttentionShape { heads: 32, window: None, scale: 0.125, softcap: None };
     for (rows, context_len) in [(1, 512), (1, 4096), (128, 128), (128, 1024), (512, 512)] {
         let block_table = (0..context_len as u32 / 16).rev().collect();
         let span = PagedSpan { row_start: 0, rows, context_len, block_table };

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::Architecture;
+
 /// A batch whose parts contradict each other or the cache.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -97,6 +99,12 @@ pub enum ModelError {
         path: PathBuf,
         /// Where and what.
         source: serde_json::Error,
+    },
+    /// A model of a class that we do not implement.
+    #[error("unsupported architectures {found:?}; supported are {}", Architecture::names())]
+    Architecture {
+        /// What `architectures` in `config.json` says.
+        found: String,
     },
     /// A configuration we could read and do not implement.
     #[error("unsupported {key} {value:?}{hint}")]

@@ -20,6 +20,8 @@ pub mod registry;
 #[expect(unsafe_code, reason = "the one mmap outside kernels")]
 pub mod weights;
 
+use std::num::NonZeroUsize;
+
 use candle_core::{Device, Tensor};
 use kernels::WeightFormat;
 
@@ -73,11 +75,14 @@ pub struct LoadOptions {
     pub device: Device,
     /// `None` keeps every weight exactly as the checkpoint has it.
     pub quantization: Option<Quantization>,
+    /// Longest context that will be asked for; `None` for the longest of the checkpoint. Models with
+    /// LongRoPE have other frequencies where this is above the context of their pretraining.
+    pub context_tokens_max: Option<NonZeroUsize>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, quantization: None }
+        Self { device: Device::Cpu, quantization: None, context_tokens_max: None }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::arch::{Traits, llama, mistral, qwen2, qwen3};
+use crate::arch::{Traits, gemma2, gemma3, llama, mistral, phi3, qwen2, qwen3, qwen3_moe};
 use crate::config::{ModelConfig, RawConfig};
 use crate::layers::decoder::Decoder;
 use crate::weights::Weights;
@@ -21,11 +21,28 @@ pub enum Architecture {
     Qwen2,
     /// `Qwen3ForCausalLM`
     Qwen3,
+    /// `Qwen3MoeForCausalLM`
+    Qwen3Moe,
+    /// `Phi3ForCausalLM`
+    Phi3,
+    /// `Gemma2ForCausalLM`
+    Gemma2,
+    /// `Gemma3ForCausalLM`
+    Gemma3,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+    pub const ALL: [Self; 8] = [
+        Self::Llama,
+        Self::Mistral,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Qwen3Moe,
+        Self::Phi3,
+        Self::Gemma2,
+        Self::Gemma3,
+    ];
 
     /// Class name in `architectures` of `config.json`.
     #[must_use]
@@ -35,7 +52,16 @@ impl Architecture {
             Self::Mistral => "MistralForCausalLM",
             Self::Qwen2 => "Qwen2ForCausalLM",
             Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::Qwen3Moe => "Qwen3MoeForCausalLM",
+            Self::Phi3 => "Phi3ForCausalLM",
+            Self::Gemma2 => "Gemma2ForCausalLM",
+            Self::Gemma3 => "Gemma3ForCausalLM",
         }
+    }
+
+    /// All class names, for a message.
+    pub(crate) fn names() -> String {
+        Self::ALL.map(Self::class_name).join(", ")
     }
 
     /// What it makes of a configuration.
@@ -45,6 +71,10 @@ impl Architecture {
             Self::Mistral => mistral::traits(raw),
             Self::Qwen2 => qwen2::traits(raw),
             Self::Qwen3 => qwen3::traits(raw),
+            Self::Qwen3Moe => qwen3_moe::traits(raw),
+            Self::Phi3 => phi3::traits(raw),
+            Self::Gemma2 => gemma2::traits(raw),
+            Self::Gemma3 => gemma3::traits(raw),
         }
     }
 }
@@ -65,10 +95,10 @@ impl fmt::Display for Architecture {
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn CausalLm>, ModelError> {
     if path.is_file() {
         let (weights, metadata) = Weights::open_gguf(path)?;
-        let config = ModelConfig::from_gguf(path, metadata)?;
+        let config = ModelConfig::from_gguf(path, metadata, options.context_tokens_max)?;
         return Ok(Box::new(Decoder::load(config, &weights, options)?));
     }
-    let config = ModelConfig::from_dir(path)?;
+    let config = ModelConfig::for_context(path, options.context_tokens_max)?;
     let weights = Weights::open(path)?;
     Ok(Box::new(Decoder::load(config, &weights, options)?))
 }

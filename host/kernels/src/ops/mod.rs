@@ -3,7 +3,11 @@
 
 pub mod add;
 mod columns;
+mod elementwise;
 pub mod embedding;
+pub mod expert_combine;
+pub mod expert_route;
+pub mod gelu_mul;
 pub mod kv_write;
 pub mod linear;
 pub mod lora_expand;
@@ -12,6 +16,7 @@ pub mod paged_attention;
 pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;
+pub mod softcap;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -3,17 +3,18 @@
 
 use super::Traits;
 use crate::ModelError;
-use crate::config::RawConfig;
+use crate::config::{RawConfig, Variation};
 
 pub(crate) fn traits(raw: &RawConfig) -> Result<Traits, ModelError> {
     let attention_bias = raw.attention_bias.unwrap_or(false);
+    let kv_heads = raw.num_key_value_heads.unwrap_or(raw.num_attention_heads);
     Ok(Traits {
-        kv_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
-        head_dim_default: None,
-        qkv_bias: attention_bias,
-        output_bias: attention_bias,
-        mlp_bias: raw.mlp_bias.unwrap_or(false),
-        qk_norm: false,
-        sliding_windows: vec![None; raw.num_hidden_layers],
+        variation: Variation {
+            qkv_bias: attention_bias,
+            output_bias: attention_bias,
+            mlp_bias: raw.mlp_bias.unwrap_or(false),
+            ..Variation::default()
+        },
+        ..Traits::plain(raw, kv_heads)
     })
 }

@@ -2,16 +2,12 @@
 
 use super::{Traits, qwen_windows, required_kv_heads};
 use crate::ModelError;
-use crate::config::RawConfig;
+use crate::config::{RawConfig, Variation};
 
 pub(crate) fn traits(raw: &RawConfig) -> Result<Traits, ModelError> {
     Ok(Traits {
-        kv_heads: required_kv_heads(raw)?,
-        head_dim_default: None,
-        qkv_bias: true,
-        output_bias: false,
-        mlp_bias: false,
-        qk_norm: false,
         sliding_windows: qwen_windows(raw)?,
+        variation: Variation { qkv_bias: true, ..Variation::default() },
+        ..Traits::plain(raw, required_kv_heads(raw)?)
     })
 }

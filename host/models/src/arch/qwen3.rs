@@ -3,17 +3,19 @@
 
 use super::{Traits, qwen_windows, required_kv_heads};
 use crate::ModelError;
-use crate::config::RawConfig;
+use crate::config::{RawConfig, Variation};
 
 pub(crate) fn traits(raw: &RawConfig) -> Result<Traits, ModelError> {
     let attention_bias = raw.attention_bias.unwrap_or(false);
     Ok(Traits {
-        kv_heads: required_kv_heads(raw)?,
         head_dim_default: Some(128),
-        qkv_bias: attention_bias,
-        output_bias: attention_bias,
-        mlp_bias: false,
-        qk_norm: true,
         sliding_windows: qwen_windows(raw)?,
+        variation: Variation {
+            qkv_bias: attention_bias,
+            output_bias: attention_bias,
+            qk_norm: true,
+            ..Variation::default()
+        },
+        ..Traits::plain(raw, required_kv_heads(raw)?)
     })
 }

@@ -2,11 +2,13 @@
 //!
 //! Defaults are those of the configuration classes of transformers, per architecture.
 
-use serde::Deserialize;
+use std::num::NonZeroUsize;
+
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::ModelConfig;
-use super::rope::rope_config;
+use super::rope::rope_configs;
+use super::{Activation, ModelConfig};
 use crate::{Architecture, ModelError};
 
 /// Largest value accepted for a size in the configuration. No model comes near it, and products of
@@ -51,9 +53,12 @@ pub(crate) struct RawConfig {
     pub(crate) num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     hidden_act: Option<String>,
-    max_position_embeddings: usize,
+    hidden_activation: Option<String>,
+    pub(super) max_position_embeddings: usize,
+    pub(super) original_max_position_embeddings: Option<f64>,
     rms_norm_eps: Option<f32>,
     pub(super) rope_theta: Option<f64>,
+    pub(super) rope_local_base_freq: Option<f64>,
     pub(super) rope_scaling: Option<Value>,
     pub(super) rope_parameters: Option<Value>,
     pub(super) partial_rotary_factor: Option<f64>,
@@ -64,6 +69,20 @@ pub(crate) struct RawConfig {
     pub(crate) use_sliding_window: Option<bool>,
     pub(crate) max_window_layers: Option<usize>,
     pub(crate) layer_types: Option<Vec<String>>,
+    pub(crate) sliding_window_pattern: Option<usize>,
+    pub(crate) use_bidirectional_attention: Option<bool>,
+    pub(crate) query_pre_attn_scalar: Option<f64>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(crate) attn_logit_softcapping: Option<Option<f64>>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(crate) final_logit_softcapping: Option<Option<f64>>,
+    pub(crate) num_experts: Option<usize>,
+    pub(crate) num_local_experts: Option<usize>,
+    pub(crate) num_experts_per_tok: Option<usize>,
+    pub(crate) moe_intermediate_size: Option<usize>,
+    pub(crate) norm_topk_prob: Option<bool>,
+    pub(crate) decoder_sparse_step: Option<usize>,
+    pub(crate) mlp_only_layers: Option<Vec<usize>>,
     quantization_config: Option<Value>,
     eos_token_id: Option<TokenIds>,
     bos_token_id: Option<TokenIds>,
@@ -73,17 +92,22 @@ impl RawConfig {
     pub(super) fn resolve(
         &self,
         generation: Option<&RawGenerationConfig>,
+        context_tokens_max: Option<NonZeroUsize>,
     ) -> Result<ModelConfig, ModelError> {
         let architecture = self.architecture()?;
         self.refuse_unsupported()?;
         self.check_sizes()?;
         let traits = architecture.traits(self)?;
+        self.check_activation(traits.variation.activation)?;
         let (heads, kv_heads) = (self.num_attention_heads, traits.kv_heads);
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             let reason = format!("{kv_heads} does not divide num_attention_heads {heads}");
             return Err(invalid("num_key_value_heads", reason));
         }
         let head_dim = self.head_dim(traits.head_dim_default)?;
+        let positions = self.max_position_embeddings;
+        let positions = context_tokens_max.map_or(positions, |most| positions.min(most.get()));
+        let (rope, local_rope) = rope_configs(self, head_dim, traits.rope, positions)?;
         Ok(ModelConfig {
             architecture,
             vocab_size: self.vocab_size,
@@ -93,15 +117,14 @@ impl RawConfig {
             heads,
             kv_heads,
             head_dim,
-            max_position_embeddings: self.max_position_embeddings,
-            rms_norm_eps: self.rms_norm_eps.unwrap_or(1e-6),
-            rope: rope_config(self, head_dim)?,
-            tie_word_embeddings: self.tie_word_embeddings.unwrap_or(false),
-            qkv_bias: traits.qkv_bias,
-            output_bias: traits.output_bias,
-            mlp_bias: traits.mlp_bias,
-            qk_norm: traits.qk_norm,
+            max_position_embeddings: positions,
+            rms_norm_eps: self.rms_norm_eps.unwrap_or(traits.eps_default),
+            rope,
+            local_rope,
+            tie_word_embeddings: self.tie_word_embeddings.unwrap_or(traits.tie_default),
             sliding_windows: traits.sliding_windows,
+            variation: traits.variation,
+            experts: traits.experts,
             eos_token_ids: self.eos_token_ids(generation),
             bos_token_id: generation.and_then(|generation| generation.bos_token_id).or_else(|| {
                 self.bos_token_id.as_ref().and_then(|ids| ids.to_vec().first().copied())
@@ -114,12 +137,7 @@ impl RawConfig {
         let known = Architecture::ALL
             .into_iter()
             .find(|architecture| names.iter().any(|name| name == architecture.class_name()));
-        known.ok_or_else(|| ModelError::Unsupported {
-            key: "architectures",
-            value: names.join(", "),
-            hint: "; supported are LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and \
-                   Qwen3ForCausalLM",
-        })
+        known.ok_or_else(|| ModelError::Architecture { found: names.join(", ") })
     }
 
     fn check_sizes(&self) -> Result<(), ModelError> {
@@ -131,6 +149,8 @@ impl RawConfig {
             ("num_attention_heads", self.num_attention_heads, SIZE_MAX),
             ("head_dim", self.head_dim.unwrap_or(2), SIZE_MAX),
             ("max_position_embeddings", self.max_position_embeddings, u32::MAX as usize),
+            ("num_experts", self.num_experts.or(self.num_local_experts).unwrap_or(1), SIZE_MAX),
+            ("moe_intermediate_size", self.moe_intermediate_size.unwrap_or(1), SIZE_MAX),
             ("sliding_window", self.sliding_window.unwrap_or(1), usize::MAX),
         ] {
             if size == 0 || size > most {
@@ -140,17 +160,28 @@ impl RawConfig {
         Ok(())
     }
 
-    fn refuse_unsupported(&self) -> Result<(), ModelError> {
-        // transformers calls the same function `swish` in places.
-        if let Some(name) =
-            self.hidden_act.as_deref().filter(|name| !["silu", "swish"].contains(name))
-        {
-            return Err(ModelError::Unsupported {
-                key: "hidden_act",
-                value: name.to_owned(),
-                hint: "; supported is silu",
-            });
+    fn check_activation(&self, activation: Activation) -> Result<(), ModelError> {
+        // transformers calls the same function `swish` in places, and Gemma reads a key of its own.
+        let (key, found, known, hint): (_, _, &[&str], _) = match activation {
+            Activation::Silu => {
+                ("hidden_act", &self.hidden_act, &["silu", "swish"], "; supported is silu")
+            }
+            Activation::GeluTanh => (
+                "hidden_activation",
+                &self.hidden_activation,
+                &["gelu_pytorch_tanh"],
+                "; supported is gelu_pytorch_tanh",
+            ),
+        };
+        match found {
+            Some(name) if !known.contains(&name.as_str()) => {
+                Err(ModelError::Unsupported { key, value: name.clone(), hint })
+            }
+            _ => Ok(()),
         }
+    }
+
+    fn refuse_unsupported(&self) -> Result<(), ModelError> {
         if let Some(quantization) =
             self.quantization_config.as_ref().filter(|value| !value.is_null())
         {
@@ -186,6 +217,11 @@ impl RawConfig {
             .or(self.eos_token_id.as_ref());
         ids.map(TokenIds::to_vec).unwrap_or_default()
     }
+}
+
+/// A key that may be missing, which means a default, or null, which does not.
+fn nullable<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Option<f64>>, D::Error> {
+    Option::deserialize(source).map(Some)
 }
 
 pub(crate) fn invalid(key: &'static str, reason: impl Into<String>) -> ModelError {

@@ -2,57 +2,90 @@
 
 use candle_core::Tensor;
 use kernels::{AttentionShape, KernelError, KvBlocks, kv_write, paged_attention, rope};
-use lora::ModelShape;
 
+use super::fused::split;
 use super::linear::Linear;
+use super::loader::Loader;
 use super::norm::RmsNorm;
 use super::step::Step;
-use crate::weights::Weights;
-use crate::{LoadOptions, ModelConfig, ModelError};
+use crate::ModelError;
+
+#[derive(Debug)]
+enum Projections {
+    /// Queries, keys and values.
+    Separate(Box<[Linear; 3]>),
+    Fused {
+        qkv: Linear,
+        widths: [usize; 3],
+    },
+}
+
+impl Projections {
+    fn load(loader: &Loader<'_>, path: &str) -> Result<Self, ModelError> {
+        let config = loader.config;
+        let linear =
+            |name: &str| loader.linear(&format!("{path}.{name}"), config.variation.qkv_bias);
+        Ok(match config.variation.fused_projections {
+            true => {
+                let kv = config.kv_heads * config.head_dim;
+                let widths = [config.heads * config.head_dim, kv, kv];
+                Self::Fused { qkv: linear("qkv_proj")?, widths }
+            }
+            false => {
+                Self::Separate(Box::new([linear("q_proj")?, linear("k_proj")?, linear("v_proj")?]))
+            }
+        })
+    }
+
+    fn forward(&self, x: &Tensor, step: &Step) -> Result<[Tensor; 3], ModelError> {
+        match self {
+            Self::Separate(linears) => Linear::forward_all(linears.each_ref(), x, step),
+            Self::Fused { qkv, widths } => Ok(split(&qkv.forward(x, step)?, *widths)?),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Separate(linears) => linears.iter().map(Linear::bytes).sum(),
+            Self::Fused { qkv, .. } => qkv.bytes(),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    projections: Projections,
     o_proj: Linear,
     /// Norms of queries and keys, per head.
     norms: Option<(RmsNorm, RmsNorm)>,
     shape: AttentionShape,
     head_dim: usize,
+    /// Whether the layer has the rope of layers with a window.
+    local: bool,
 }
 
 impl Attention {
-    /// Loads `self_attn` of a layer; `module` is the index of its first module in `shape`.
-    pub(crate) fn load(
-        config: &ModelConfig,
-        weights: &Weights,
-        (shape, module, layer): (&ModelShape, usize, usize),
-        options: &LoadOptions,
-    ) -> Result<Self, ModelError> {
-        let linear = |index: usize, has_bias: bool| {
-            let index = module + index;
-            Linear::load(weights, (index, &shape.modules[index]), has_bias, options)
-        };
-        let norm = |name: &str| {
-            let path = format!("model.layers.{layer}.self_attn.{name}");
-            RmsNorm::load(weights, &path, (config.head_dim, config.rms_norm_eps), &options.device)
-        };
+    /// Loads `self_attn` of a layer.
+    pub(crate) fn load(loader: &Loader<'_>, layer: usize) -> Result<Self, ModelError> {
+        let config = loader.config;
+        let path = format!("model.layers.{layer}.self_attn");
+        let norm = |name: &str| loader.norm(&format!("{path}.{name}"), config.head_dim);
+        let scale = config.variation.attention_scale;
         Ok(Self {
-            q_proj: linear(0, config.qkv_bias)?,
-            k_proj: linear(1, config.qkv_bias)?,
-            v_proj: linear(2, config.qkv_bias)?,
-            o_proj: linear(3, config.output_bias)?,
-            norms: match config.qk_norm {
+            projections: Projections::load(loader, &path)?,
+            o_proj: loader.linear(&format!("{path}.o_proj"), config.variation.output_bias)?,
+            norms: match config.variation.qk_norm {
                 true => Some((norm("q_norm")?, norm("k_norm")?)),
                 false => None,
             },
             shape: AttentionShape {
                 heads: config.heads,
                 window: config.sliding_windows[layer],
-                scale: 1.0 / (config.head_dim as f32).sqrt(),
+                scale: scale.unwrap_or(1.0 / (config.head_dim as f32).sqrt()),
+                softcap: config.variation.attention_softcap,
             },
             head_dim: config.head_dim,
+            local: config.local_rope.is_some() && config.sliding_windows[layer].is_some(),
         })
     }
 
@@ -62,13 +95,13 @@ impl Attention {
         step: &Step,
         kv: &mut KvBlocks,
     ) -> Result<Tensor, ModelError> {
-        let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
-        let [mut q, mut k, v] = Linear::forward_all(projections, x, step)?;
+        let [mut q, mut k, v] = self.projections.forward(x, step)?;
         if let Some((q_norm, k_norm)) = &self.norms {
             q = self.norm_heads(q_norm, &q)?;
             k = self.norm_heads(k_norm, &k)?;
         }
-        let (q, k) = (rope(q, &step.angles)?, rope(k, &step.angles)?);
+        let angles = step.angles(self.local);
+        let (q, k) = (rope(q, angles)?, rope(k, angles)?);
         kv_write(&k, &v, &step.plan, kv)?;
         let y = paged_attention(&q, kv, &step.plan, &self.shape)?;
         self.o_proj.forward(&y, step)
@@ -82,8 +115,7 @@ impl Attention {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let linears = [&self.q_proj, &self.k_proj, &self.v_proj, &self.o_proj];
         let norms = self.norms.as_ref().map_or(0, |(q, k)| q.bytes() + k.bytes());
-        linears.into_iter().map(Linear::bytes).sum::<usize>() + norms
+        self.projections.bytes() + self.o_proj.bytes() + norms
     }
 }

@@ -5,66 +5,110 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use kernels::{
-    Embedding, KernelError, KvBlocks, KvFormat, PackedLinear, RopeTable, WeightFormat, add,
+    Embedding, KernelError, KvBlocks, KvFormat, PackedLinear, RopeTable, WeightFormat, add, softcap,
 };
 use lora::ModelShape;
 
 use super::attention::Attention;
+use super::experts::Experts;
+use super::loader::Loader;
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
 use super::step::Step;
-use crate::config::LAYER_MODULES;
 use crate::weights::Weights;
 use crate::{
     BatchError, BatchLimits, CausalLm, ForwardBatch, KvCache, LoadOptions, ModelConfig, ModelError,
     Quantization,
 };
 
+/// What a layer does to each row by itself.
+#[derive(Debug)]
+enum FeedForward {
+    Dense(Box<Mlp>),
+    Sparse(Experts),
+}
+
+impl FeedForward {
+    fn load(loader: &Loader<'_>, layer: usize) -> Result<Self, ModelError> {
+        let path = format!("model.layers.{layer}.mlp");
+        Ok(match loader.config.experts_of(layer) {
+            Some(experts) => Self::Sparse(Experts::load(loader, &path, experts)?),
+            None => Self::Dense(Box::new(Mlp::load(loader, &path)?)),
+        })
+    }
+
+    fn forward(&self, x: &Tensor, step: &Step) -> Result<Tensor, ModelError> {
+        match self {
+            Self::Dense(mlp) => mlp.forward(x, step),
+            Self::Sparse(experts) => experts.forward(x),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(mlp) => mlp.bytes(),
+            Self::Sparse(experts) => experts.bytes(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Layer {
-    input_layernorm: RmsNorm,
+    input_norm: RmsNorm,
     self_attn: Attention,
-    post_attention_layernorm: RmsNorm,
-    mlp: Mlp,
+    attention_output_norm: Option<RmsNorm>,
+    mlp_norm: RmsNorm,
+    mlp: FeedForward,
+    mlp_output_norm: Option<RmsNorm>,
 }
 
 impl Layer {
-    fn load(
-        config: &ModelConfig,
-        weights: &Weights,
-        (shape, layer): (&ModelShape, usize),
-        options: &LoadOptions,
-    ) -> Result<Self, ModelError> {
-        let norm = |name: &str| {
-            let path = format!("model.layers.{layer}.{name}");
-            RmsNorm::load(
-                weights,
-                &path,
-                (config.hidden_size, config.rms_norm_eps),
-                &options.device,
-            )
-        };
-        let module = layer * LAYER_MODULES.len();
+    fn load(loader: &Loader<'_>, layer: usize) -> Result<Self, ModelError> {
+        let path = format!("model.layers.{layer}");
+        let norm = |name: &str| loader.norm(&format!("{path}.{name}"), loader.config.hidden_size);
+        // Without norms of outputs, what comes after attention is the MLP's own.
+        const AFTER_ATTENTION: &str = "post_attention_layernorm";
+        let (attention_output_norm, mlp_norm, mlp_output_norm) =
+            match loader.config.variation.output_norms {
+                false => (None, norm(AFTER_ATTENTION)?, None),
+                true => (
+                    Some(norm(AFTER_ATTENTION)?),
+                    norm("pre_feedforward_layernorm")?,
+                    Some(norm("post_feedforward_layernorm")?),
+                ),
+            };
         Ok(Self {
-            input_layernorm: norm("input_layernorm")?,
-            self_attn: Attention::load(config, weights, (shape, module, layer), options)?,
-            post_attention_layernorm: norm("post_attention_layernorm")?,
-            // Its modules follow the four of attention.
-            mlp: Mlp::load(config, weights, (shape, module + 4), options)?,
+            input_norm: norm("input_layernorm")?,
+            self_attn: Attention::load(loader, layer)?,
+            attention_output_norm,
+            mlp_norm,
+            mlp: FeedForward::load(loader, layer)?,
+            mlp_output_norm,
         })
     }
 
     fn forward(&self, x: Tensor, step: &Step, kv: &mut KvBlocks) -> Result<Tensor, ModelError> {
-        let attended = self.self_attn.forward(&self.input_layernorm.forward(&x)?, step, kv)?;
-        let x = add(x, &attended)?;
-        let mixed = self.mlp.forward(&self.post_attention_layernorm.forward(&x)?, step)?;
-        Ok(add(x, &mixed)?)
+        let attended = self.self_attn.forward(&self.input_norm.forward(&x)?, step, kv)?;
+        let x = add_output(x, attended, self.attention_output_norm.as_ref())?;
+        let mixed = self.mlp.forward(&self.mlp_norm.forward(&x)?, step)?;
+        add_output(x, mixed, self.mlp_output_norm.as_ref())
     }
 
     fn bytes(&self) -> usize {
-        let norms = self.input_layernorm.bytes() + self.post_attention_layernorm.bytes();
+        let norms = [Some(&self.input_norm), Some(&self.mlp_norm)].into_iter();
+        let outputs = [self.attention_output_norm.as_ref(), self.mlp_output_norm.as_ref()];
+        let norms: usize = norms.chain(outputs).flatten().map(RmsNorm::bytes).sum();
         norms + self.self_attn.bytes() + self.mlp.bytes()
     }
+}
+
+/// `x + y`, with `y` normed first where there is a norm.
+fn add_output(x: Tensor, y: Tensor, norm: Option<&RmsNorm>) -> Result<Tensor, ModelError> {
+    let y = match norm {
+        Some(norm) => norm.forward(&y)?,
+        None => y,
+    };
+    Ok(add(x, &y)?)
 }
 
 /// A model.
@@ -79,6 +123,8 @@ pub(crate) struct Decoder {
     /// Hidden states to logits; the embedding reads out of it where they are tied.
     lm_head: Arc<PackedLinear>,
     rope: RopeTable,
+    /// Rope of the layers with a window, where it is another.
+    local_rope: Option<RopeTable>,
     kv_format: KvFormat,
 }
 
@@ -107,15 +153,27 @@ impl Decoder {
             let lm_head = pack(weights.tensor("lm_head.weight", &table)?)?;
             (Embedding::new(embedding, device)?, lm_head)
         };
+        let loader = Loader { config: &config, shape: &shape, weights, options };
         let layers = (0..config.layers)
-            .map(|layer| Layer::load(&config, weights, (&shape, layer), options))
+            .map(|layer| Layer::load(&loader, layer))
             .collect::<Result<Vec<_>, _>>()?;
-        let sizes = (config.hidden_size, config.rms_norm_eps);
-        let norm = RmsNorm::load(weights, "model.norm", sizes, device)?;
+        let norm = loader.norm("model.norm", config.hidden_size)?;
         weights.check_all_taken()?;
         let rope = RopeTable::new(&config.rope)?;
+        let local_rope = config.local_rope.as_ref().map(RopeTable::new).transpose()?;
         let device = device.clone();
-        Ok(Self { config, shape, device, embed_tokens, layers, norm, lm_head, rope, kv_format })
+        Ok(Self {
+            config,
+            shape,
+            device,
+            embed_tokens,
+            layers,
+            norm,
+            lm_head,
+            rope,
+            local_rope,
+            kv_format,
+        })
     }
 
     fn check(&self, batch: &ForwardBatch, kv: &KvCache) -> Result<(), BatchError> {
@@ -138,12 +196,29 @@ impl Decoder {
     /// The last layer's output of every row of a batch.
     fn run(&self, batch: &ForwardBatch, kv: &mut KvCache) -> Result<(Tensor, Step), ModelError> {
         self.check(batch, kv)?;
-        let step = Step::new(batch, &self.rope, &kv.geometry())?;
-        let mut x = self.embed_tokens.gather(&step.tokens)?;
+        let ropes = (&self.rope, self.local_rope.as_ref());
+        let step = Step::new(batch, ropes, &kv.geometry())?;
+        let mut x = self.embed(&step.tokens)?;
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, &step, kv.layer(index))?;
         }
         Ok((x, step))
+    }
+
+    fn embed(&self, tokens: &[u32]) -> Result<Tensor, KernelError> {
+        let x = self.embed_tokens.gather(tokens)?;
+        match self.config.variation.scaled_embedding {
+            true => Ok(x.affine((self.config.hidden_size as f64).sqrt(), 0.0)?),
+            false => Ok(x),
+        }
+    }
+
+    fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor, ModelError> {
+        let logits = self.lm_head.forward(&self.normed(x, rows)?)?;
+        Ok(match self.config.variation.logits_softcap {
+            Some(cap) => softcap(logits, cap)?,
+            None => logits,
+        })
     }
 
     /// Some rows of it behind the final norm.
@@ -180,7 +255,7 @@ impl CausalLm for Decoder {
 
     fn forward(&mut self, batch: &ForwardBatch, kv: &mut KvCache) -> Result<Tensor, ModelError> {
         let (x, step) = self.run(batch, kv)?;
-        Ok(self.lm_head.forward(&self.normed(&x, &step.logits_rows)?)?)
+        self.logits(&x, &step.logits_rows)
     }
 
     fn forward_hidden(
@@ -189,7 +264,6 @@ impl CausalLm for Decoder {
         kv: &mut KvCache,
     ) -> Result<(Tensor, Tensor), ModelError> {
         let (x, step) = self.run(batch, kv)?;
-        let logits = self.lm_head.forward(&self.normed(&x, &step.logits_rows)?)?;
-        Ok((logits, self.normed(&x, &step.hidden_rows)?))
+        Ok((self.logits(&x, &step.logits_rows)?, self.normed(&x, &step.hidden_rows)?))
     }
 }

@@ -1,42 +1,69 @@
-//! The gated MLP: `down(silu(gate(x)) * up(x))`.
+//! The gated MLP: `down(activation(gate(x)) * up(x))`.
 
 use candle_core::Tensor;
-use kernels::silu_mul;
-use lora::ModelShape;
+use kernels::{KernelError, gelu_mul, silu_mul};
 
+use super::fused::split;
 use super::linear::Linear;
+use super::loader::Loader;
 use super::step::Step;
-use crate::weights::Weights;
-use crate::{LoadOptions, ModelConfig, ModelError};
+use crate::ModelError;
+use crate::config::Activation;
+
+#[derive(Debug)]
+enum Projections {
+    Separate { gate: Linear, up: Linear },
+    Fused(Linear),
+}
 
 #[derive(Debug)]
 pub(crate) struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
+    projections: Projections,
     down_proj: Linear,
+    activation: Activation,
+    /// Width between the projections.
+    inner: usize,
 }
 
 impl Mlp {
-    /// Loads `mlp` of a layer; `module` is the index of its first module in `shape`.
-    pub(crate) fn load(
-        config: &ModelConfig,
-        weights: &Weights,
-        (shape, module): (&ModelShape, usize),
-        options: &LoadOptions,
-    ) -> Result<Self, ModelError> {
-        let linear = |index: usize| {
-            let index = module + index;
-            Linear::load(weights, (index, &shape.modules[index]), config.mlp_bias, options)
+    /// Loads the MLP at `path`.
+    pub(crate) fn load(loader: &Loader<'_>, path: &str) -> Result<Self, ModelError> {
+        let variation = &loader.config.variation;
+        let linear = |name: &str| loader.linear(&format!("{path}.{name}"), variation.mlp_bias);
+        let projections = match variation.fused_projections {
+            true => Projections::Fused(linear("gate_up_proj")?),
+            false => Projections::Separate { gate: linear("gate_proj")?, up: linear("up_proj")? },
         };
-        Ok(Self { gate_proj: linear(0)?, up_proj: linear(1)?, down_proj: linear(2)? })
+        let inner = loader.config.intermediate_size;
+        let (down_proj, activation) = (linear("down_proj")?, variation.activation);
+        Ok(Self { projections, down_proj, activation, inner })
     }
 
     pub(crate) fn forward(&self, x: &Tensor, step: &Step) -> Result<Tensor, ModelError> {
-        let [gate, up] = Linear::forward_all([&self.gate_proj, &self.up_proj], x, step)?;
-        self.down_proj.forward(&silu_mul(&gate, &up)?, step)
+        let [gate, up] = match &self.projections {
+            Projections::Separate { gate, up } => Linear::forward_all([gate, up], x, step)?,
+            Projections::Fused(both) => split(&both.forward(x, step)?, [self.inner; 2])?,
+        };
+        self.down_proj.forward(&activate(self.activation, &gate, &up)?, step)
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.gate_proj.bytes() + self.up_proj.bytes() + self.down_proj.bytes()
+        let projections = match &self.projections {
+            Projections::Separate { gate, up } => gate.bytes() + up.bytes(),
+            Projections::Fused(both) => both.bytes(),
+        };
+        projections + self.down_proj.bytes()
+    }
+}
+
+/// The activation of `gate`, times `up`.
+pub(super) fn activate(
+    activation: Activation,
+    gate: &Tensor,
+    up: &Tensor,
+) -> Result<Tensor, KernelError> {
+    match activation {
+        Activation::Silu => silu_mul(gate, up),
+        Activation::GeluTanh => gelu_mul(gate, up),
     }
 }

@@ -3,7 +3,10 @@
 
 pub(crate) mod attention;
 pub(crate) mod decoder;
+mod experts;
+mod fused;
 pub(crate) mod linear;
+pub(crate) mod loader;
 pub(crate) mod mlp;
 pub(crate) mod norm;
 pub(crate) mod step;

@@ -13,13 +13,15 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
+    /// Loads `<path>.weight` and adds `offset` to it.
     pub(crate) fn load(
         weights: &Weights,
         path: &str,
-        (width, eps): (usize, f32),
+        (width, eps, offset): (usize, f32, f32),
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let weight = weights.vector(&format!("{path}.weight"), width)?;
+        let mut weight = weights.vector(&format!("{path}.weight"), width)?;
+        weight.iter_mut().for_each(|weight| *weight += offset);
         let weight = Tensor::from_vec(weight, width, device).map_err(kernels::KernelError::from)?;
         Ok(Self { weight, eps })
     }

@@ -27,7 +27,9 @@ pub(crate) struct Step {
     /// Where keys and values of each row go, and what it attends to.
     pub(crate) plan: PagedPlan,
     /// Rotary angles of each row.
-    pub(crate) angles: RopeAngles,
+    angles: RopeAngles,
+    /// The same for layers with a window, where they are others.
+    local_angles: Option<RopeAngles>,
     segments: Vec<AdapterRows>,
 }
 
@@ -35,7 +37,7 @@ impl Step {
     /// Orders the rows of a valid batch.
     pub(crate) fn new(
         batch: &ForwardBatch,
-        rope: &RopeTable,
+        (rope, local_rope): (&RopeTable, Option<&RopeTable>),
         geometry: &KvGeometry,
     ) -> Result<Self, ModelError> {
         let order = by_adapter(batch);
@@ -75,9 +77,15 @@ impl Step {
             hidden_rows: moved(&batch.hidden_rows),
             plan: PagedPlan::new(spans, geometry)?,
             angles: rope.angles(&positions),
+            local_angles: local_rope.map(|rope| rope.angles(&positions)),
             tokens,
             segments,
         })
+    }
+
+    /// Rotary angles of each row, in a layer with the local rope or another.
+    pub(crate) fn angles(&self, local: bool) -> &RopeAngles {
+        self.local_angles.as_ref().filter(|_| local).unwrap_or(&self.angles)
     }
 
     /// The segments whose adapter changes a module.

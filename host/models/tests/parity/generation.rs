@@ -1,6 +1,12 @@
 //! Logits and greedy text of each architecture, its base and its eight adapters: alone, and all in
 //! one batch.
 
+use std::fs;
+use std::num::NonZeroUsize;
+
+use models::LoadOptions;
+
+use crate::fixture;
 use crate::runner::{Fixture, Outcome, Plan, run};
 
 /// Largest difference of a logit from the reference.
@@ -75,6 +81,47 @@ fn qwen2_agrees_with_transformers() {
 #[test]
 fn qwen3_agrees_with_transformers() {
     check("qwen3");
+}
+
+#[test]
+fn phi3_agrees_with_transformers() {
+    check("phi3");
+}
+
+#[test]
+fn qwen3_moe_agrees_with_transformers() {
+    check("qwen3_moe");
+}
+
+#[test]
+fn gemma2_agrees_with_transformers() {
+    check("gemma2");
+}
+
+#[test]
+fn gemma3_agrees_with_transformers() {
+    check("gemma3_text");
+}
+
+#[test]
+fn short_contexts_have_other_frequencies() {
+    let short = fixture("phi3").join("short");
+    let dir = tempfile::tempdir().unwrap();
+    for from in [fixture("phi3").join("model.safetensors"), short.join("config.json")] {
+        fs::copy(&from, dir.path().join(from.file_name().unwrap())).unwrap();
+    }
+    let whole = Plan { block_tokens: 16, chunks: vec![usize::MAX], stagger: 0 };
+    for (context_tokens_max, agrees) in [(120, true), (121, false)] {
+        let context_tokens_max = NonZeroUsize::new(context_tokens_max);
+        let options = LoadOptions { context_tokens_max, ..LoadOptions::default() };
+        let mut fixture = Fixture::load_from(dir.path(), &short, &options);
+        let outcome = run(&mut fixture, &[0], &whole).0.remove(0);
+        if agrees {
+            check_reference(&fixture, &fixture.cases[0], &outcome);
+        } else {
+            assert_ne!(outcome.tokens, fixture.cases[0].continuation);
+        }
+    }
 }
 
 #[test]

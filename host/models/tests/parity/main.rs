@@ -14,6 +14,10 @@ mod runner;
 
 use std::path::PathBuf;
 
+/// All fixtures.
+const ARCHITECTURES: [&str; 8] =
+    ["llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma2", "gemma3_text"];
+
 /// Folder of one architecture's fixture.
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(name)

@@ -3,6 +3,7 @@
 
 use models::{LoadOptions, Quantization};
 
+use crate::ARCHITECTURES;
 use crate::generation::assert_same_bits;
 use crate::runner::{Fixture, Outcome, Plan, run};
 
@@ -10,6 +11,9 @@ use crate::runner::{Fixture, Outcome, Plan, run};
 /// weights are the worst case, since nothing in them makes up for noise: rounding the same weights and
 /// activations in the reference implementation gives 6.7 % for llama's base, as here.
 const ERROR_MAX: f64 = 0.1;
+/// The same where a router chooses: rounded activations send a row to another expert now and then, which
+/// random experts have nothing in common with.
+const ERROR_MAX_ROUTED: f64 = 0.6;
 
 fn quantized(architecture: &str) -> Fixture {
     let quantization = Some(Quantization::Q8_0);
@@ -31,13 +35,15 @@ fn error(fixture: &Fixture, case: usize, outcome: &Outcome) -> f64 {
 
 fn check(architecture: &str) {
     let mut fixture = quantized(architecture);
+    let routed = fixture.model.config().experts.is_some();
+    let error_max = if routed { ERROR_MAX_ROUTED } else { ERROR_MAX };
     let whole = Plan { block_tokens: 16, chunks: vec![usize::MAX], stagger: 0 };
     let alone: Vec<Outcome> =
         (0..9).map(|case| run(&mut fixture, &[case], &whole).0.remove(0)).collect();
     for (case, outcome) in alone.iter().enumerate() {
         let error = error(&fixture, case, outcome);
         println!("{architecture}, {}: {:.2} %", fixture.cases[case].name, error * 100.0);
-        assert!(error < ERROR_MAX, "{}: {error}", fixture.cases[case].name);
+        assert!(error < error_max, "{}: {error}", fixture.cases[case].name);
         assert!(error > 0.0, "nothing was rounded");
     }
     let cut = Plan { block_tokens: 5, chunks: vec![7, 1, 3], stagger: 2 };
@@ -55,7 +61,7 @@ fn check(architecture: &str) {
 
 #[test]
 fn eight_bits_are_close_and_independent_of_company() {
-    for architecture in ["llama", "mistral", "qwen2", "qwen3"] {
+    for architecture in ARCHITECTURES {
         check(architecture);
     }
 }

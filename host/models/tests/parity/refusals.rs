@@ -1,7 +1,10 @@
 //! Batches that a loaded model refuses, and what it gives when nothing is wanted.
 
+use std::fs;
+
 use candle_core::Device;
 use models::{BatchError, ForwardBatch, KvCache, ModelConfig, ModelError, SequenceSpan};
+use safetensors::tensor::TensorView;
 
 use crate::fixture;
 use crate::runner::{Fixture, kv_shape};
@@ -76,4 +79,33 @@ fn a_cache_has_the_bytes_it_said() {
     for (blocks, tokens) in [(0, 16), (16, 0), (u32::MAX as usize, u32::MAX as usize)] {
         assert!(KvCache::new(&config, kv_shape(blocks, tokens), &Device::Cpu).is_err());
     }
+}
+
+#[test]
+fn adapters_of_experts_are_refused() {
+    const KEYS: &str = r#"{"peft_type": "LORA", "r": 1, "target_modules": ["q_proj", "NAME"]}"#;
+    let shape = ModelConfig::from_dir(&fixture("qwen3_moe")).unwrap().model_shape();
+    let floats = [0_u8; 4 * 80];
+    let check = |target: &str, module: &str, expect: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("adapter_config.json"), KEYS.replace("NAME", target)).unwrap();
+        let mut tensors = Vec::new();
+        for layer in 0..3 {
+            for (path, outputs) in [("self_attn.q_proj", 64), (module, 20)] {
+                for (letter, shape) in [('A', vec![1, 48]), ('B', vec![outputs, 1])] {
+                    let bytes = &floats[..4 * shape.iter().product::<usize>()];
+                    let view = TensorView::new(safetensors::Dtype::F32, shape, bytes).unwrap();
+                    let path = format!("base_model.model.model.layers.{layer}.{path}");
+                    tensors.push((format!("{path}.lora_{letter}.weight"), view));
+                }
+            }
+        }
+        let file = safetensors::serialize(tensors, None).unwrap();
+        fs::write(dir.path().join("adapter_model.safetensors"), file).unwrap();
+        let error = lora::Adapter::from_dir(dir.path(), &shape).unwrap_err().to_string();
+        assert!(error.contains(expect), "{error}");
+    };
+    // As PEFT wrote them for transformers 4, where experts and router were modules.
+    check("gate_proj", "mlp.experts.3.gate_proj", "mlp.experts.3.gate_proj");
+    check("gate", "mlp.gate", "mlp.gate");
 }

@@ -1,5 +1,6 @@
 //! A loop around a model: requests with block tables of their own, advanced in packed batches.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -32,16 +33,21 @@ impl Fixture {
 
     pub(crate) fn load_with(name: &str, options: &LoadOptions) -> Self {
         let dir = fixture(name);
-        let model = models::load(&dir, options).unwrap();
+        Self::load_from(&dir, &dir, options)
+    }
+
+    /// A model of one directory, and what another expects of it.
+    pub(crate) fn load_from(dir: &Path, expected: &Path, options: &LoadOptions) -> Self {
+        let model = models::load(dir, options).unwrap();
         let shape = model.config().model_shape();
-        let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
+        let text = std::fs::read_to_string(expected.join("expected.json")).unwrap();
         let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
         let adapter = |name: &String| {
             let dir = dir.join("adapters").join(name);
             Arc::new(lora::Adapter::from_dir(&dir, &shape).unwrap())
         };
         let adapters = cases.iter().map(|case| case.adapter.as_ref().map(adapter)).collect();
-        let expected = std::fs::read(dir.join("expected.safetensors")).unwrap();
+        let expected = std::fs::read(expected.join("expected.safetensors")).unwrap();
         Self { model, cases, adapters, expected }
     }
 

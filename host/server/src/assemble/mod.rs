@@ -10,6 +10,7 @@ mod memory;
 mod plugins;
 pub(crate) mod token;
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -145,7 +146,8 @@ fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
     let digest = digest::of_model(path, cache_dir).with_context(|| named("digest"))?;
     let digest = as_served(digest, config.quantize);
     let quantization = config.quantize.map(Into::into);
-    let options = LoadOptions { quantization, ..LoadOptions::default() };
+    let context_tokens_max = NonZeroUsize::new(config.limits.context_tokens_max);
+    let options = LoadOptions { quantization, context_tokens_max, ..LoadOptions::default() };
     let model = models::load(path, &options).with_context(|| named("model"))?;
     if chat_template.is_none() {
         tracing::warn!("the model has no chat template; /v1/chat/completions will refuse requests");

@@ -1,5 +1,5 @@
 //! Causal attention of the rows of a step over their sequences' blocks: prefill chunks and single
-//! tokens in one call, grouped queries, optionally a sliding window.
+//! tokens in one call, grouped queries, optionally a sliding window and a soft limit of the scores.
 //!
 //! A row is computed alone: scores over its positions in order, softmax, weighted values in order.
 //! Where its blocks lie, and what else is in the step, changes no bit.
@@ -11,6 +11,7 @@ mod simd;
 use candle_core::Tensor;
 
 use super::PARALLEL_WORK_MIN;
+use super::softcap::check_cap;
 use crate::dispatch::{Level, level};
 use crate::pool::for_chunks;
 use crate::simd::vector_levels;
@@ -32,6 +33,8 @@ pub struct AttentionShape {
     pub window: Option<usize>,
     /// Factor of the scores.
     pub scale: f32,
+    /// Soft limit of the scaled scores, above zero; `None` for none.
+    pub softcap: Option<f32>,
 }
 
 /// The queries of one row that share one key head.
@@ -45,6 +48,7 @@ struct Job<'a> {
     first: usize,
     end: usize,
     scale: f32,
+    softcap: Option<f32>,
 }
 
 /// `softmax(scale * q Kᵀ) V` per row and head: `q` and the result are `[rows, heads * head_dim]`.
@@ -52,7 +56,7 @@ struct Job<'a> {
 ///
 /// # Errors
 /// Operands of other shapes or types, a plan made for other blocks, heads that are not whole
-/// groups, an empty window, or a device this build can't use.
+/// groups, an empty window, a soft limit that is none, or a device this build can't use.
 pub fn paged_attention(
     q: &Tensor,
     blocks: &KvBlocks,
@@ -67,6 +71,9 @@ pub fn paged_attention(
     }
     if shape.window == Some(0) {
         return Err(KernelError::Size { op: OP, what: "empty window" });
+    }
+    if let Some(cap) = shape.softcap {
+        check_cap(OP, cap)?;
     }
     let rows = plan.slots().len();
     exactly(OP, "q", q, &[rows, shape.heads * geometry.head_dim])?;
@@ -97,8 +104,8 @@ fn on_rows(
         let queries = &q[index * group..(index + 1) * group];
         let (row, kv_head) = (index / geometry.kv_heads, index % geometry.kv_heads);
         let (block_table, first, end) = bounds(row);
-        let scale = shape.scale;
-        let job = Job { queries, blocks, block_table, kv_head, first, end, scale };
+        let AttentionShape { scale, softcap, .. } = *shape;
+        let job = Job { queries, blocks, block_table, kv_head, first, end, scale, softcap };
         run(level, &job, scores, out);
     };
     let positions: usize = (0..plan.slots().len()).map(|row| bounds(row).2 - bounds(row).1).sum();

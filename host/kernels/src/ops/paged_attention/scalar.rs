@@ -6,7 +6,7 @@ use super::Job;
 use crate::aligned::LANES;
 use crate::elements::Element;
 use crate::ops::kv_write::{Pages, ReadPages};
-use crate::simd::math::exp;
+use crate::simd::math::{exp, softcap};
 use crate::simd::{max_lanes, sum_lanes};
 
 pub(super) fn attend(job: &Job<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
@@ -43,7 +43,8 @@ fn attend_in<T: Element>(
             for (d, q) in query.iter().enumerate() {
                 score = q.mul_add(keys[d * tokens + offset].widen(), score);
             }
-            scores.push(score * job.scale);
+            let score = score * job.scale;
+            scores.push(job.softcap.map_or(score, |cap| softcap(score, cap)));
         }
         let mut largest = [f32::NEG_INFINITY; LANES];
         for (i, score) in scores.iter().enumerate() {

@@ -5,7 +5,7 @@ use super::Job;
 use crate::aligned::LANES;
 use crate::elements::Element;
 use crate::ops::kv_write::{Pages, ReadPages};
-use crate::simd::math::exp_vector;
+use crate::simd::math::{exp_vector, softcap_vector};
 use crate::simd::{Vector, max_lanes, sum_lanes};
 
 /// Vectors of values held for each query.
@@ -98,6 +98,12 @@ unsafe fn queries_by<V: Vector, T: Element, const Q: usize>(
     // SAFETY: the caller has the instructions of `V`.
     unsafe {
         score::<V, T, Q>(in_pages, queries, scores, stride);
+        if let Some(cap) = job.softcap {
+            // What lies behind the scores is overwritten by the softmax.
+            for chunk in scores.chunks_exact_mut(LANES) {
+                softcap_vector(V::load(chunk.as_ptr()), V::splat(cap)).store(chunk.as_mut_ptr());
+            }
+        }
         let mut totals = [0.0; Q];
         for (total, scores) in totals.iter_mut().zip(scores.chunks_exact_mut(stride)) {
             *total = softmax::<V>(scores, job.end - job.first);

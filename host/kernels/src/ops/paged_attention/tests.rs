@@ -8,6 +8,8 @@ use crate::ops::testing::{Random, assert_same_bits, on_levels};
 use crate::{KvFormat, KvGeometry, PagedSpan, kv_write};
 
 type Rows = (usize, Vec<f32>, Vec<f32>, Vec<f32>);
+/// Window and soft limit.
+type Limits = (Option<usize>, Option<f32>);
 
 /// Keys and values of some sequences, whole.
 struct Sequences {
@@ -31,7 +33,7 @@ impl Sequences {
     fn run(
         &self,
         level: Level,
-        window: Option<usize>,
+        (window, softcap): Limits,
         tables: &[Vec<u32>],
         steps: &[Vec<(usize, usize)>],
     ) -> Vec<Vec<f32>> {
@@ -60,7 +62,7 @@ impl Sequences {
             kv_write(&k, &v, &plan, &mut blocks).unwrap();
             let mut out = vec![f32::NAN; q.len()];
             let scale = 1.0 / (g.head_dim as f32).sqrt();
-            let shape = AttentionShape { heads: self.heads, window, scale };
+            let shape = AttentionShape { heads: self.heads, window, scale, softcap };
             on_rows(level, &q, &blocks, &plan, (&shape, &mut out));
             let mut rest = out.as_slice();
             for &(index, rows) in step {
@@ -73,7 +75,7 @@ impl Sequences {
     }
 
     /// The same in f64 without blocks.
-    fn expected(&self, index: usize, window: Option<usize>) -> Vec<f64> {
+    fn expected(&self, index: usize, (window, softcap): Limits) -> Vec<f64> {
         let g = self.geometry;
         let (length, q, k, v) = &self.data[index];
         let group = self.heads / g.kv_heads;
@@ -91,7 +93,9 @@ impl Sequences {
                                 * at(k, position, head / group, g.kv_heads, d)
                         })
                         .sum();
-                    (dot / (g.head_dim as f64).sqrt()).exp()
+                    let score = dot / (g.head_dim as f64).sqrt();
+                    let cap = |cap: f32| f64::from(cap) * (score / f64::from(cap)).tanh();
+                    softcap.map_or(score, cap).exp()
                 };
                 let weights: Vec<f64> = (first..=row).map(score).collect();
                 let total: f64 = weights.iter().sum();
@@ -124,13 +128,13 @@ fn tables(random: &mut Random, geometry: &KvGeometry, lengths: &[usize]) -> Vec<
 fn is_attention_at_every_level_whatever_the_blocks_and_chunks() {
     let mut random = Random::new(8);
     let lengths = [37, 1, 70, 18];
-    for (heads, kv_heads, head_dim, window) in [
-        (1, 1, 2, None),
-        (4, 2, 16, None),
-        (7, 1, 24, Some(5)),
-        (6, 2, 64, Some(33)),
-        (10, 2, 80, None),
-        (4, 4, 128, Some(1)),
+    for (heads, kv_heads, head_dim, limits) in [
+        (1, 1, 2, (None, Some(0.3))),
+        (4, 2, 16, (None, None)),
+        (7, 1, 24, (Some(5), Some(0.1))),
+        (6, 2, 64, (Some(33), None)),
+        (10, 2, 80, (None, Some(50.0))),
+        (4, 4, 128, (Some(1), None)),
     ] {
         let format = KvFormat::F32;
         let geometry = KvGeometry { blocks: 64, block_tokens: 16, kv_heads, head_dim, format };
@@ -149,9 +153,9 @@ fn is_attention_at_every_level_whatever_the_blocks_and_chunks() {
                 vec![(3, 1), (0, 1), (2, 33)],
             ];
             for steps in [whole, chunks] {
-                let out = on_levels(|level| sequences.run(level, window, &tables, &steps).concat());
+                let out = on_levels(|level| sequences.run(level, limits, &tables, &steps).concat());
                 let expected: Vec<f64> =
-                    (0..4).flat_map(|index| sequences.expected(index, window)).collect();
+                    (0..4).flat_map(|index| sequences.expected(index, limits)).collect();
                 assert_eq!(out.len(), expected.len());
                 for (found, expected) in out.iter().zip(&expected) {
                     assert!((f64::from(*found) - expected).abs() < bound, "{format:?}");
@@ -172,12 +176,17 @@ fn wrong_operands_are_refused() {
     let blocks = KvBlocks::new(geometry, &Device::Cpu).unwrap();
     let span = PagedSpan { row_start: 0, rows: 1, context_len: 1, block_table: vec![0] };
     let plan = PagedPlan::new(vec![span], &geometry).unwrap();
-    let check = |heads: usize, width: usize, window| {
+    let capped = |heads: usize, width: usize, window, softcap| {
         let q = from_host(vec![0.0; width], (1, width)).unwrap();
-        let shape = AttentionShape { heads, window, scale: 1.0 };
+        let shape = AttentionShape { heads, window, scale: 1.0, softcap };
         paged_attention(&q, &blocks, &plan, &shape).is_ok()
     };
+    let check = |heads, width, window| capped(heads, width, window, None);
     assert!(check(4, 16, None));
+    assert!(capped(4, 16, None, Some(1.0)));
+    for cap in [0.0, -1.0, f32::NAN] {
+        assert!(!capped(4, 16, None, Some(cap)));
+    }
     assert!(check(4, 16, Some(1)));
     assert!(!check(4, 16, Some(0)));
     assert!(!check(3, 12, None), "not whole groups");

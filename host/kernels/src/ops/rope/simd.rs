@@ -6,12 +6,12 @@ use crate::simd::Vector;
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-pub(super) unsafe fn rotate<V: Vector>(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+pub(super) unsafe fn rotate<V: Vector>(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
     let half = cos.len();
     assert_eq!(sin.len(), half);
     let whole = half - half % LANES;
-    for head in x.chunks_exact_mut(2 * half) {
-        let (low, high) = head.split_at_mut(half);
+    for head in x.chunks_exact_mut(head_dim) {
+        let (low, high) = head[..2 * half].split_at_mut(half);
         for i in (0..whole).step_by(LANES) {
             // SAFETY: the caller has the instructions; all four slices hold `half` floats.
             unsafe {

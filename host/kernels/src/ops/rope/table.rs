@@ -8,7 +8,7 @@ use crate::KernelError;
 const OP: &str = "rope";
 
 /// How frequencies are changed for contexts longer than those of pretraining.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
     None,
@@ -28,13 +28,23 @@ pub enum RopeScaling {
         /// Positions of pretraining.
         original_max_position_embeddings: f64,
     },
+    /// Each frequency divided by its own factor, and sine and cosine multiplied: one of the two sets
+    /// that LongRoPE has.
+    Each {
+        /// A divisor per frequency.
+        factors: Vec<f32>,
+        /// Factor of sine and cosine.
+        attention_factor: f32,
+    },
 }
 
 /// A rotary embedding.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RopeConfig {
-    /// Width of a head, even.
+    /// Width of a head.
     pub head_dim: usize,
+    /// How much of a head is turned, from its start: even, at most all of it.
+    pub rotary_dim: usize,
     /// Base of the frequencies.
     pub theta: f64,
     /// Scaling of the frequencies.
@@ -46,16 +56,20 @@ pub struct RopeConfig {
 pub struct RopeTable {
     head_dim: usize,
     frequencies: Vec<f32>,
+    /// Factor of sine and cosine.
+    amplitude: f32,
 }
 
 /// Cosine and sine for each row of a step and each frequency; the same for all layers.
 #[derive(Clone, Debug)]
 pub struct RopeAngles {
     pub(super) head_dim: usize,
+    /// Frequencies: half of what is turned of a head.
+    pub(super) half: usize,
     pub(super) rows: usize,
-    /// `[rows, head_dim / 2]`
+    /// `[rows, half]`
     pub(super) cos: Vec<f32>,
-    /// `[rows, head_dim / 2]`
+    /// `[rows, half]`
     pub(super) sin: Vec<f32>,
 }
 
@@ -63,18 +77,27 @@ impl RopeTable {
     /// Computes the frequencies.
     ///
     /// # Errors
-    /// A head of odd or no width.
+    /// A turned part that is odd, empty or wider than the head; factors that are not one per frequency.
     pub fn new(config: &RopeConfig) -> Result<Self, KernelError> {
-        let head_dim = config.head_dim;
-        if head_dim == 0 || !head_dim.is_multiple_of(2) {
-            return Err(KernelError::Size { op: OP, what: "head_dim must be even" });
+        let RopeConfig { head_dim, rotary_dim, theta, ref scaling } = *config;
+        if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
+            let what = "rotary_dim must be even and within head_dim";
+            return Err(KernelError::Size { op: OP, what });
         }
-        let frequency = |index: usize| {
-            let exponent = (2 * index) as f32 / head_dim as f32;
-            let power = config.theta.powf(f64::from(exponent)) as f32;
-            scale(1.0 / power, &config.scaling)
+        let amplitude = match scaling {
+            RopeScaling::Each { factors, .. } if factors.len() != rotary_dim / 2 => {
+                return Err(KernelError::Size { op: OP, what: "one factor per frequency" });
+            }
+            RopeScaling::Each { attention_factor, .. } => *attention_factor,
+            _ => 1.0,
         };
-        Ok(Self { head_dim, frequencies: (0..head_dim / 2).map(frequency).collect() })
+        let frequency = |index: usize| {
+            let exponent = (2 * index) as f32 / rotary_dim as f32;
+            let power = theta.powf(f64::from(exponent)) as f32;
+            scaled(power, index, scaling)
+        };
+        let frequencies = (0..rotary_dim / 2).map(frequency).collect();
+        Ok(Self { head_dim, frequencies, amplitude })
     }
 
     /// Angles of rows at these positions.
@@ -85,18 +108,22 @@ impl RopeTable {
         for position in positions {
             for frequency in &self.frequencies {
                 let angle = f64::from(*position as f32 * frequency);
-                cos.push(angle.cos() as f32);
-                sin.push(angle.sin() as f32);
+                cos.push(angle.cos() as f32 * self.amplitude);
+                sin.push(angle.sin() as f32 * self.amplitude);
             }
         }
-        RopeAngles { head_dim: self.head_dim, rows: positions.len(), cos, sin }
+        let (head_dim, half) = (self.head_dim, self.frequencies.len());
+        RopeAngles { head_dim, half, rows: positions.len(), cos, sin }
     }
 }
 
-fn scale(frequency: f32, scaling: &RopeScaling) -> f32 {
+/// Frequency `index`, whose unscaled value is the inverse of `power`.
+fn scaled(power: f32, index: usize, scaling: &RopeScaling) -> f32 {
+    let frequency = 1.0 / power;
     match *scaling {
         RopeScaling::None => frequency,
         RopeScaling::Linear { factor } => frequency / factor as f32,
+        RopeScaling::Each { ref factors, .. } => 1.0 / (factors[index] * power),
         RopeScaling::Llama3 {
             factor,
             low_freq_factor,
@@ -123,7 +150,8 @@ mod tests {
 
     #[test]
     fn scalings_change_the_frequencies_they_should() {
-        let config = |scaling| RopeConfig { head_dim: 64, theta: 500_000.0, scaling };
+        let config =
+            |scaling| RopeConfig { head_dim: 80, rotary_dim: 64, theta: 500_000.0, scaling };
         let plain = RopeTable::new(&config(RopeScaling::None)).unwrap().frequencies;
         assert_eq!(plain[0], 1.0);
         let linear = RopeScaling::Linear { factor: 4.0 };
@@ -149,10 +177,34 @@ mod tests {
     }
 
     #[test]
-    fn odd_heads_are_refused() {
-        for head_dim in [0, 1, 15] {
-            let config = RopeConfig { head_dim, theta: 1e4, scaling: RopeScaling::None };
+    fn factors_divide_frequencies_and_multiply_angles() {
+        let config = |scaling| RopeConfig { head_dim: 8, rotary_dim: 4, theta: 100.0, scaling };
+        let each = |factors: &[f32]| {
+            let (factors, attention_factor) = (factors.to_vec(), 1.5);
+            RopeTable::new(&config(RopeScaling::Each { factors, attention_factor }))
+        };
+        let table = each(&[1.0, 4.0]).unwrap();
+        assert_eq!(table.frequencies, [1.0, 1.0 / 40.0]);
+        let angles = table.angles(&[0, 2]);
+        assert_eq!((angles.half, angles.head_dim, angles.rows), (2, 8, 2));
+        let expected = [1.5, 1.5, 1.5 * 2.0_f32.cos(), 1.5 * 0.05_f32.cos()];
+        for (found, expected) in angles.cos.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found}, {expected}");
+        }
+        for factors in [&[1.0][..], &[1.0; 3], &[]] {
+            assert!(matches!(each(factors), Err(KernelError::Size { .. })));
+        }
+    }
+
+    #[test]
+    fn odd_and_wide_parts_are_refused() {
+        for (head_dim, rotary_dim) in [(0, 0), (1, 1), (15, 15), (16, 15), (16, 0), (16, 18)] {
+            let scaling = RopeScaling::None;
+            let config = RopeConfig { head_dim, rotary_dim, theta: 1e4, scaling };
             assert!(RopeTable::new(&config).is_err());
         }
+        let config =
+            RopeConfig { head_dim: 15, rotary_dim: 14, theta: 1e4, scaling: RopeScaling::None };
+        assert!(RopeTable::new(&config).is_ok());
     }
 }

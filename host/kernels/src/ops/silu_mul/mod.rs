@@ -6,12 +6,10 @@ mod simd;
 
 use candle_core::Tensor;
 
-use super::ELEMENTS_PER_TASK;
-use crate::dispatch::{Level, level};
-use crate::pool::for_chunks;
+use super::elementwise;
+use crate::KernelError;
+use crate::dispatch::level;
 use crate::simd::vector_levels;
-use crate::tensor::{Place, exactly, from_host, host_floats, place};
-use crate::{KernelError, cuda};
 
 const OP: &str = "silu_mul";
 
@@ -24,31 +22,14 @@ vector_levels! {
 /// # Errors
 /// Operands of different shapes or other types than f32, or on a device this build can't use.
 pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor, KernelError> {
-    exactly(OP, "up", up, gate.dims())?;
-    if place(OP, gate.device())? == Place::Cuda {
-        return cuda::refuse(OP);
-    }
-    let (left, right) = (host_floats(OP, "gate", gate)?, host_floats(OP, "up", up)?);
-    let mut out = vec![0.0; gate.elem_count()];
-    on_elements(level(), left.as_slice()?, right.as_slice()?, &mut out);
-    from_host(out, gate.shape())
-}
-
-fn on_elements(level: Level, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    let chunk = ELEMENTS_PER_TASK;
-    if gate.len() <= chunk {
-        return run(level, gate, up, out);
-    }
-    for_chunks(out, chunk, |index, out| {
-        let range = index * chunk..index * chunk + out.len();
-        run(level, &gate[range.clone()], &up[range], out);
-    });
+    elementwise::gated(OP, (gate, up), |gate, up, out| run(level(), gate, up, out))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ops::testing::{Random, on_levels};
+    use crate::tensor::from_host;
 
     #[test]
     fn vectors_agree_with_scalar_and_with_the_function() {
@@ -58,7 +39,9 @@ mod tests {
             let up = random.floats(len);
             let out = on_levels(|level| {
                 let mut out = vec![0.0; len];
-                on_elements(level, &gate, &up, &mut out);
+                elementwise::in_chunks(&gate, &up, &mut out, |gate, up, out| {
+                    run(level, gate, up, out)
+                });
                 out
             });
             for i in 0..len {
@@ -74,7 +57,7 @@ mod tests {
     fn nan_stays_nan() {
         on_levels(|level| {
             let mut out = vec![0.0; 20];
-            on_elements(level, &[f32::NAN; 20], &[1.0; 20], &mut out);
+            run(level, &[f32::NAN; 20], &[1.0; 20], &mut out);
             assert!(out.iter().all(|v| v.is_nan()));
             vec![]
         });
