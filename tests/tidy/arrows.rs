@@ -19,9 +19,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("models", &["kernels", "lora"]),
     ("engine", &["request", "scheduler", "lora", "models", "kernels"]),
     ("pipeline", &["request", "plugin-host", "tokenization", "engine", "lora", "corpus", "ledger"]),
+    ("bench", &[]),
     (
         "server",
         &[
+            "bench",
             "request",
             "plugin-host",
             "tokenization",
@@ -49,7 +51,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("libsais", &["corpus"]),
     ("candle-core", &["kernels", "lora", "models", "engine"]),
     ("anyhow", &["server"]),
-    ("reqwest", &["server"]),
+    ("reqwest", &["server", "bench"]),
 ];
 
 /// Name of each workspace member under `host/` and `sdk/` with the names of its normal and build
