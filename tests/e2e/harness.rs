@@ -24,7 +24,8 @@ pub(crate) fn root() -> PathBuf {
 
 /// How a test wants its server.
 pub(crate) struct Setup {
-    /// Where receipts, caches and the admin token live; kept if the test restarts the server.
+    /// Where receipts, caches and the admin token live; kept if the test restarts the server. A model
+    /// and adapters in it are served instead of the demo's.
     pub(crate) data: PathBuf,
     /// The configuration file.
     pub(crate) config: String,
@@ -75,6 +76,7 @@ impl Server {
         std::fs::write(&config_file, &setup.config).expect("configuration file");
         let log = setup.data.join("stderr.log");
         let tiny = root().join("examples/tiny");
+        let base = if setup.data.join("model").is_dir() { &setup.data } else { &tiny };
         let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log);
         let mut command = Command::new(BINARY);
         command.arg("serve");
@@ -85,9 +87,9 @@ impl Server {
             .arg("--config")
             .arg(&config_file)
             .arg("--model")
-            .arg(tiny.join("model"))
+            .arg(base.join("model"))
             .arg("--adapter-dir")
-            .arg(tiny.join("adapters"))
+            .arg(base.join("adapters"))
             .arg("--data-dir")
             .arg(&setup.data)
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--threads", "2"])

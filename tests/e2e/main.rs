@@ -4,6 +4,7 @@
 mod admin;
 mod attribution;
 mod batching;
+mod bench;
 mod crash;
 mod embeddings;
 mod fields;

@@ -165,7 +165,16 @@ impl Client {
         if let Some(key) = &self.target.api_key {
             call = call.bearer_auth(key);
         }
-        let response = call.send().await;
+        let again = call.try_clone();
+        let mut response = call.send().await;
+        if let (Err(error), Some(again)) = (&response, again)
+            && error.is_request()
+            && !error.is_connect()
+        {
+            // Some servers close a connection behind an answer without saying so in it. Every client
+            // then tries once more, and so does this one; the time counts.
+            response = again.send().await;
+        }
         let response = response.map_err(|error| Failure::new("connection", causes(&error)))?;
         let status = response.status();
         if !status.is_success() {

@@ -1,5 +1,6 @@
 //! One server measured, or two by turns: whatever the machine does meanwhile, it does to both.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use super::client::{Client, End, Until};
 use super::drive::{Arrivals, Drive, Length};
-use super::plan::{Plan, PromptForm, Workload};
+use super::plan::{Plan, Popularity, PromptForm, Workload};
 use super::summary::{Summary, median};
 use super::target::{Endpoint, Target};
 use crate::BenchError;
@@ -24,6 +25,23 @@ pub struct Scenario {
     pub arrivals: Arrivals,
     /// What is asked.
     pub workload: Workload,
+}
+
+/// A scenario for each popularity at each kind of arrivals, named after both.
+#[must_use]
+pub fn scenarios(
+    arrivals: &[Arrivals],
+    popularities: &[Popularity],
+    workload: &Workload,
+) -> Vec<Scenario> {
+    let scenario = |arrivals: Arrivals, popularity: Popularity| Scenario {
+        name: format!("{arrivals}, {popularity}"),
+        arrivals,
+        workload: Workload { popularity, ..workload.clone() },
+    };
+    let each =
+        |arrivals: &Arrivals| popularities.iter().map(|one| scenario(*arrivals, *one)).collect();
+    arrivals.iter().flat_map(|arrivals| -> Vec<Scenario> { each(arrivals) }).collect()
 }
 
 /// What to measure.
@@ -106,6 +124,24 @@ pub enum Progress<'a> {
         /// Its figures.
         summary: &'a Summary,
     },
+}
+
+impl fmt::Display for Progress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Warming { scenario, label } => write!(f, "{scenario}: {label} warms up"),
+            Self::Measured { scenario, label, repeat, summary } => write!(
+                f,
+                "{scenario}: {label} #{repeat}: {:.1} tokens/s, TTFT {:.1} ms, ITL {:.1} ms, \
+                 {} completed, {} failed",
+                summary.output_tokens_per_s,
+                summary.ttft_ms.p50,
+                summary.itl_ms.p50,
+                summary.completed,
+                summary.failed,
+            ),
+        }
+    }
 }
 
 /// Measures every scenario.
@@ -251,7 +287,39 @@ impl Comparison {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::Tokens;
     use super::*;
+
+    #[test]
+    fn scenarios_are_every_pair() {
+        let workload = Workload {
+            prompt_tokens: Tokens { min: 1, max: 1 },
+            output_tokens: Tokens { min: 1, max: 1 },
+            form: PromptForm::Ids,
+            vocab: 1000,
+            adapters: 2,
+            popularity: Popularity::None,
+        };
+        let arrivals = [
+            Arrivals::Closed { streams: 1 },
+            Arrivals::Closed { streams: 8 },
+            Arrivals::Open { rate_per_s: 2.5, in_flight_max: 9 },
+        ];
+        let popularities = [Popularity::None, Popularity::Zipf(1.0)];
+        let scenarios = scenarios(&arrivals, &popularities, &workload);
+        let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+        let expect = [
+            "1 stream, none",
+            "1 stream, zipf:1",
+            "8 streams, none",
+            "8 streams, zipf:1",
+            "2.5 req/s, none",
+            "2.5 req/s, zipf:1",
+        ];
+        assert_eq!(names, expect);
+        assert_eq!(scenarios[3].workload.popularity, Popularity::Zipf(1.0));
+        assert_eq!(scenarios[4].arrivals, arrivals[2]);
+    }
 
     #[test]
     fn ratios_are_the_medians_of_pairs() {

@@ -1,5 +1,6 @@
 //! Closed and open loops: many clients at once, and what all of them saw.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,6 +29,16 @@ pub enum Arrivals {
         /// Most that wait for answers at once; one more counts as failed and is not sent.
         in_flight_max: usize,
     },
+}
+
+impl fmt::Display for Arrivals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed { streams: 1 } => f.write_str("1 stream"),
+            Self::Closed { streams } => write!(f, "{streams} streams"),
+            Self::Open { rate_per_s, .. } => write!(f, "{rate_per_s} req/s"),
+        }
+    }
 }
 
 /// How long is measured.

@@ -13,7 +13,9 @@ mod plan;
 mod summary;
 mod target;
 
-pub use compare::{Comparison, Progress, Ratios, Scenario, ScenarioResult, SideResult, compare};
+pub use compare::{
+    Comparison, Progress, Ratios, Scenario, ScenarioResult, SideResult, compare, scenarios,
+};
 pub use drive::{Arrivals, Length};
 pub use plan::{Popularity, PromptForm, Tokens, Workload};
 pub use summary::{Failures, Percentiles, Summary};

@@ -2,6 +2,7 @@
 //! printed whole.
 
 mod admin;
+mod bench;
 mod demo;
 mod key;
 mod plugin;
@@ -44,6 +45,9 @@ enum Command {
     /// Makes API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Makes models and adapters, and measures servers
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Lets a running server finish its requests and end
     Drain(admin::AdminArgs),
 }
@@ -70,6 +74,7 @@ impl Cli {
             Command::Plugin(command) => command.run(),
             Command::Receipt(command) => command.run(),
             Command::Key(command) => command.run(),
+            Command::Bench(command) => command.run(),
             Command::Drain(args) => admin::drain(&args),
         }
     }
@@ -135,6 +140,11 @@ mod tests {
             "receipt verify data",
             "receipt check file.json",
             "key new acme",
+            "bench make model tiny-100m dir --dtype f16 --seed 3",
+            "bench make adapters llama-1b dir --count 9 --rank 8 --targets q_proj,v_proj",
+            "bench run --url http://h:1 --concurrency 1,8 --popularity none,zipf:1 --adapters 9",
+            "bench run --url http://h:1 --rate 2.5 --requests 10 --prompt-tokens 64..256",
+            "bench run --url http://h:1 --peer http://h:2 --peer-adapters llama-server --repeat 5",
             "drain",
         ] {
             let words = std::iter::once("mortise").chain(line.split_whitespace());
