@@ -118,18 +118,48 @@ pub enum LoraError {
         /// Its type.
         dtype: String,
     },
-    /// Loading would exceed the budget; leased and aliased adapters are never evicted.
-    #[error("adapter needs {bytes} bytes, {resident} of {resident_bytes_max} are taken")]
+    /// An adapter that would not fit if it were alone.
+    #[error("adapter needs {bytes} bytes, the budget is {resident_bytes_max}")]
     BudgetExceeded {
         /// Bytes it needs.
         bytes: u64,
-        /// Bytes held now.
-        resident: u64,
         /// The budget.
         resident_bytes_max: u64,
     },
+    /// Files that are not what they were when the adapter was registered or first loaded.
+    #[error("the files in {path} have changed since the adapter was registered: load it again")]
+    Changed {
+        /// The adapter's directory.
+        path: PathBuf,
+    },
+    /// Too many wait for adapters to be loaded.
+    #[error("{waiting} requests wait for adapters, the most allowed")]
+    Busy {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The load came to no end: the registry is gone, or its thread failed.
+    #[error("the load of {alias:?} was abandoned")]
+    Abandoned {
+        /// The alias.
+        alias: String,
+    },
+    /// The loader threads can't be started.
+    #[error("start the adapter loaders: {source}")]
+    Threads {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A directory of adapters that can't be listed.
+    #[error("list {path}: {source}")]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Loading would exceed the number of aliases.
-    #[error("{adapters_max} adapters are loaded, the most allowed")]
+    #[error("{adapters_max} adapters are registered, the most allowed")]
     TooMany {
         /// The bound.
         adapters_max: usize,
@@ -142,8 +172,8 @@ pub enum LoraError {
         /// Longest alias in bytes.
         bytes_max: usize,
     },
-    /// An alias that is not loaded.
-    #[error("no adapter is loaded as {alias:?}")]
+    /// An alias that names nothing.
+    #[error("no adapter is called {alias:?}")]
     Unknown {
         /// The alias.
         alias: String,

@@ -1,8 +1,9 @@
 //! Adapters: PEFT's files, what they are, who holds them.
 //!
-//! Parts: [`config`] (`adapter_config.json`, and which modules it targets), [`files`] (the tensors),
-//! [`adapter`] (immutable weights, named by content), [`registry`] (alias, generation, lease,
-//! budget), [`shape`] (what a base model offers to attach to).
+//! Parts: [`config`] (`adapter_config.json`, and which modules it targets), `header` and [`files`]
+//! (the tensors), `index` (what is known without them), [`adapter`] (immutable weights, named by
+//! content), `tier` (what is in memory, who may be evicted), [`registry`] (alias, generation, lease,
+//! loader threads, the folder of adapters), [`shape`] (what a base model offers to attach to).
 //!
 //! This crate never merges weights into a base model, never applies a part of an adapter it can't
 //! apply whole, and knows no architecture.
@@ -13,12 +14,19 @@ pub mod adapter;
 pub mod config;
 pub mod error;
 pub mod files;
+mod header;
+mod index;
+mod metrics;
 pub mod registry;
 pub mod shape;
+mod tier;
 
 pub use adapter::Adapter;
 pub use error::LoraError;
-pub use registry::{AdapterInfo, Lease, Registry, RegistryConfig};
+pub use metrics::RegistryMetrics;
+pub use registry::{
+    Acquire, AdapterInfo, Folder, Lease, Registry, RegistryConfig, Residence, Scan,
+};
 pub use shape::{ModelShape, ModuleShape};
 
 #[cfg(test)]

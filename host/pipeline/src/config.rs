@@ -1,5 +1,7 @@
 //! Limits of the pipeline, each with its unit in its name.
 
+use std::time::Duration;
+
 use corpus::SpanLimits;
 
 /// Limits of the pipeline.
@@ -11,11 +13,14 @@ pub struct PipelineConfig {
     pub choices_max: u32,
     /// What clients are told to wait when the queue is full, in seconds.
     pub retry_after_s: u32,
+    /// Longest wait for an adapter that is not in memory.
+    pub adapter_wait_max: Duration,
 }
 
 impl Default for PipelineConfig {
     fn default() -> Self {
         let spans = SpanLimits { min_tokens: 6, spans_max: 256, documents_per_span_max: 8 };
-        Self { spans, choices_max: 8, retry_after_s: 1 }
+        let adapter_wait_max = Duration::from_secs(60);
+        Self { spans, choices_max: 8, retry_after_s: 1, adapter_wait_max }
     }
 }

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use ::request::{AdapterGeneration, Usage};
-use corpus::Segment;
 use plugin_host::{Chain, Plugin, PluginFault, RequestInfo};
 
-use crate::corpus_store::CorpusStore;
+use crate::corpus_store::{CorpusRef, CorpusStore};
 use crate::error::PipelineError;
 use crate::request::GenerateRequest;
 
@@ -33,10 +32,28 @@ pub(crate) struct Context {
     pub(crate) adapter: Option<String>,
     /// Its content.
     pub(crate) generation: Option<AdapterGeneration>,
-    /// What that adapter was trained on.
-    pub(crate) corpus: Option<Arc<Segment>>,
+    /// Where to find what that adapter was trained on.
+    pub(crate) corpus: Option<CorpusRef>,
     /// Tokens of the prompt, once encoded.
     pub(crate) prompt_tokens: u32,
+}
+
+/// An adapter that answered, without a hold on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered {
+    alias: String,
+    generation: AdapterGeneration,
+    corpus: CorpusRef,
+}
+
+impl Answered {
+    pub(crate) fn of(lease: &lora::Lease, corpora: &CorpusStore) -> Self {
+        Self {
+            alias: lease.alias().to_owned(),
+            generation: lease.generation(),
+            corpus: corpora.of(lease),
+        }
+    }
 }
 
 impl Context {
@@ -111,12 +128,21 @@ impl Context {
         self.note(scorer, Some(fault.kind.to_string()), true);
     }
 
+    /// The adapter that is to answer, before it has to be in memory.
+    pub(crate) fn asked(&mut self, acquire: &lora::Acquire) {
+        (self.adapter, self.generation) = (Some(acquire.alias().to_owned()), acquire.generation());
+    }
+
     /// The adapter that answers, from here on.
     pub(crate) fn lease(&mut self, lease: &lora::Lease, corpora: &CorpusStore) {
-        let (alias, generation) = (lease.alias().to_owned(), lease.generation());
         // Pinned now: the alias may mean another adapter, with another corpus, when the answer ends.
-        self.corpus = corpora.of(&alias, generation);
-        (self.adapter, self.generation) = (Some(alias), Some(generation));
+        self.answered(&Answered::of(lease, corpora));
+    }
+
+    /// As [`Context::lease`], for an adapter that was let go since.
+    pub(crate) fn answered(&mut self, answered: &Answered) {
+        self.corpus = Some(answered.corpus.clone());
+        (self.adapter, self.generation) = (Some(answered.alias.clone()), Some(answered.generation));
     }
 
     /// The adapter had no part in the answer after all.

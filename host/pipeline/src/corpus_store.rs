@@ -1,59 +1,182 @@
 //! The training corpora that answers are traced to, by the adapter trained on them.
+//!
+//! A corpus lies beside its adapter's weights. Some are kept in memory, for routing and for speed;
+//! the others are opened when an answer is to be traced, and the last few stay open.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ::request::AdapterGeneration;
 use corpus::Segment;
+use tokenization::Tokenizer;
 
-/// Corpus segments by adapter alias, each with the generation that was trained on it. Cheap to read;
-/// the lock is held for a map look-up only.
-#[derive(Default)]
+use crate::corpus_file::{CorpusLoadError, load_corpus};
+
+/// The training corpus beside an adapter's weights.
+const CORPUS_FILE: &str = "corpus.jsonl";
+/// Corpora that stay open after an answer was traced, besides those that are kept.
+const RECENT_MAX: usize = 64;
+
+/// Corpus segments by adapter alias, each for one version of the alias. The lock is held for look-ups
+/// only.
 pub struct CorpusStore {
-    segments: RwLock<BTreeMap<String, (AdapterGeneration, Arc<Segment>)>>,
+    cache_dir: PathBuf,
+    tokenizer: Arc<Tokenizer>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last version of each alias that was seen.
+    aliases: BTreeMap<String, Entry>,
+    /// Opened for an answer, by version; the last used are at the end.
+    recent: VecDeque<(u64, Arc<Segment>)>,
+}
+
+struct Entry {
+    version: u64,
+    /// Of the corpus, as it was when it was first opened.
+    digest: [u8; 32],
+    /// The corpus, if it is kept.
+    kept: Option<Arc<Segment>>,
+}
+
+/// What a request knows of the corpus of its adapter, whatever the alias names later.
+#[derive(Clone, Debug)]
+pub(crate) struct CorpusRef {
+    alias: String,
+    version: u64,
+    dir: PathBuf,
+    kept: Option<Arc<Segment>>,
 }
 
 impl CorpusStore {
-    /// An empty store.
+    /// An empty store. Indexed corpora are cached in `cache_dir`.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(cache_dir: PathBuf, tokenizer: Arc<Tokenizer>) -> Self {
+        Self { cache_dir, tokenizer, state: Mutex::default() }
     }
 
-    /// Makes `segment` the corpus of the adapter `alias`, as long as that is `generation`.
-    pub fn set(&self, alias: &str, generation: AdapterGeneration, segment: Arc<Segment>) {
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        segments.insert(alias.to_owned(), (generation, segment));
+    /// Indexes the corpus beside the adapter in `dir`, if there is one. Reads files: not for an async
+    /// thread.
+    ///
+    /// # Errors
+    /// See [`CorpusLoadError`].
+    pub fn load(&self, dir: &Path) -> Result<Option<Arc<Segment>>, CorpusLoadError> {
+        let jsonl = dir.join(CORPUS_FILE);
+        // A name that leads nowhere is a mistake to be told, not an adapter without a corpus.
+        if jsonl.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        load_corpus(&jsonl, &self.cache_dir, &self.tokenizer).map(Some)
+    }
+
+    /// Whether there is a corpus beside the adapter in `dir`.
+    #[must_use]
+    pub fn is_beside(dir: &Path) -> bool {
+        dir.join(CORPUS_FILE).symlink_metadata().is_ok()
+    }
+
+    /// Keeps `segment` as the corpus of the adapter `alias`, as long as that is `version`.
+    pub fn set(&self, alias: &str, version: u64, segment: Arc<Segment>) {
+        let entry = Entry { version, digest: segment.digest(), kept: Some(segment) };
+        self.lock().aliases.insert(alias.to_owned(), entry);
+    }
+
+    /// Whether the corpus of `alias` is kept, and is that of `version`.
+    #[must_use]
+    pub fn keeps(&self, alias: &str, version: u64) -> bool {
+        self.lock().kept(alias, version).is_some()
     }
 
     /// Forgets the corpus of `alias`.
     pub fn remove(&self, alias: &str) {
-        self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(alias);
+        self.lock().aliases.remove(alias);
     }
 
-    /// The corpus of `alias`.
+    /// The corpus of `alias`, if it is kept.
     #[must_use]
     pub fn get(&self, alias: &str) -> Option<Arc<Segment>> {
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        segments.get(alias).map(|(_, segment)| Arc::clone(segment))
+        self.lock().aliases.get(alias)?.kept.clone()
     }
 
-    /// The corpus of `alias` if it is that of `generation`: an answer is never credited to data that
-    /// the adapter which gave it has not seen.
-    #[must_use]
-    pub fn of(&self, alias: &str, generation: AdapterGeneration) -> Option<Arc<Segment>> {
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let (of, segment) = segments.get(alias)?;
-        (*of == generation).then(|| Arc::clone(segment))
-    }
-
-    /// All corpora in the order of their aliases.
+    /// All corpora that are kept, in the order of their aliases.
     #[must_use]
     pub fn list(&self) -> Vec<(String, Arc<Segment>)> {
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let entry = |(alias, (_, segment)): (&String, &(_, Arc<Segment>))| {
-            (alias.clone(), Arc::clone(segment))
-        };
-        segments.iter().map(entry).collect()
+        let state = self.lock();
+        let kept = state
+            .aliases
+            .iter()
+            .filter_map(|(alias, entry)| Some((alias.clone(), Arc::clone(entry.kept.as_ref()?))));
+        kept.collect()
+    }
+
+    /// What the holder of `lease` is to be traced to.
+    pub(crate) fn of(&self, lease: &lora::Lease) -> CorpusRef {
+        let (alias, version) = (lease.alias().to_owned(), lease.version());
+        let kept = self.lock().kept(&alias, version);
+        CorpusRef { alias, version, dir: lease.dir().to_owned(), kept }
+    }
+
+    /// Opens what `of` is to be traced to; `None` if that is not known, or not there any more: an
+    /// answer is never credited to data that the adapter which gave it has not seen. Reads files: not
+    /// for an async thread.
+    pub(crate) fn open(&self, of: &CorpusRef) -> Result<Option<Arc<Segment>>, CorpusLoadError> {
+        if let Some(segment) = &of.kept {
+            return Ok(Some(Arc::clone(segment)));
+        }
+        {
+            let mut state = self.lock();
+            // A name is moved before its corpus is: a request in between finds the corpus now.
+            if let Some(segment) = state.kept(&of.alias, of.version) {
+                return Ok(Some(segment));
+            }
+            if let Some(segment) = state.recent(of.version) {
+                return Ok(Some(segment));
+            }
+            if state.aliases.get(&of.alias).is_some_and(|entry| entry.version > of.version) {
+                return Ok(None);
+            }
+        }
+        let Some(segment) = self.load(&of.dir)? else { return Ok(None) };
+        Ok(self.lock().opened(of, segment))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn kept(&self, alias: &str, version: u64) -> Option<Arc<Segment>> {
+        let entry = self.aliases.get(alias).filter(|entry| entry.version == version)?;
+        entry.kept.clone()
+    }
+
+    fn recent(&mut self, version: u64) -> Option<Arc<Segment>> {
+        let at = self.recent.iter().position(|(opened, _)| *opened == version)?;
+        let found = self.recent.remove(at)?;
+        let segment = Arc::clone(&found.1);
+        self.recent.push_back(found);
+        Some(segment)
+    }
+
+    /// Takes in what was opened, unless it is not what it was the first time.
+    fn opened(&mut self, of: &CorpusRef, segment: Arc<Segment>) -> Option<Arc<Segment>> {
+        let (version, digest) = (of.version, segment.digest());
+        match self.aliases.get(&of.alias) {
+            Some(entry) if entry.version > version => return None,
+            Some(entry) if entry.version == version && entry.digest != digest => {
+                tracing::warn!(adapter = of.alias, "the corpus has changed; it gets no credits");
+                return None;
+            }
+            _ => {}
+        }
+        self.aliases.insert(of.alias.clone(), Entry { version, digest, kept: None });
+        self.recent.push_back((version, Arc::clone(&segment)));
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_front();
+        }
+        Some(segment)
     }
 }

@@ -49,6 +49,16 @@ pub enum PipelineError {
         /// How long it waited, in milliseconds.
         waited_ms: u64,
     },
+    /// The adapter is there, and can't be had now.
+    #[error("the adapter `{adapter}` is not available: {reason}")]
+    AdapterUnavailable {
+        /// Its alias.
+        adapter: String,
+        /// Why, in one phrase that names no files.
+        reason: String,
+        /// Seconds until a retry may succeed.
+        retry_after_s: u32,
+    },
     /// The server takes no more requests.
     #[error("the server is draining")]
     Draining,

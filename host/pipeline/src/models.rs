@@ -16,8 +16,8 @@ pub enum ModelKind {
     Base,
     /// The base model with an adapter.
     Adapter {
-        /// Identity of its content, in hex.
-        generation: String,
+        /// Identity of its content, in hex; `None` before it was first loaded.
+        generation: Option<String>,
         /// Where it was loaded from.
         path: String,
         /// The base model's name.

@@ -121,8 +121,8 @@ impl Pipeline {
         let messages = tokenize::messages(shared, &context.request.input)?;
         let target = route::run(shared, context, &messages).await?;
         let name = target.name(&shared.base.name);
-        if let Target::Adapter(lease) = &target {
-            context.lease(lease, &self.shared.corpora);
+        if let Target::Adapter(acquire) = &target {
+            context.asked(acquire);
         }
         let prepared = preprocess::run(context, messages).await?;
         if let Some(message) = prepared.response {
@@ -130,7 +130,7 @@ impl Pipeline {
             let post = Postprocessors::open(context).await?;
             return Ok((name, Arc::default(), Work::Respond { text: message.content, post }));
         }
-        let lease = match target {
+        let acquire = match target {
             Target::Agent(_) if context.request.grammar.is_some() => {
                 let message = "an agent's answer can't be bound to a format".to_owned();
                 return Err(PipelineError::Invalid { param: "response_format", message });
@@ -139,11 +139,18 @@ impl Pipeline {
                 let messages = prepared.messages;
                 return Ok((name, Arc::default(), Work::Agent { plugin, messages }));
             }
-            Target::Adapter(lease) => Some(lease),
+            Target::Adapter(acquire) => Some(acquire),
             Target::Base => None,
         };
         let (messages, changed) = (prepared.messages, prepared.changed);
         let prompt = tokenize::prompt(shared, &context.request, messages, changed).await?;
+        let lease = match acquire {
+            Some(acquire) => Some(shared.lease(acquire).await?),
+            None => None,
+        };
+        if let Some(lease) = &lease {
+            context.lease(lease, &shared.corpora);
+        }
         let choices = self.choices(context, &prompt, lease.as_ref()).await?;
         Ok((name, prompt.into(), Work::Generate { choices, _lease: lease }))
     }
@@ -311,8 +318,8 @@ impl Pipeline {
         let Some(ended) = ended else {
             return Ok(ChoiceEnd::cancelled(post));
         };
-        if let Some(lease) = &ended.lease {
-            context.lease(lease, &self.shared.corpora);
+        if let Some(answered) = &ended.answered {
+            context.answered(answered);
         }
         let mut end = Self::respond(ended.message.content, post, sender).await;
         end.usage = ended.usage;
@@ -389,7 +396,7 @@ impl Pipeline {
         let adapters = shared.adapters.list().into_iter().map(|info| ModelCard {
             id: info.alias,
             kind: ModelKind::Adapter {
-                generation: info.generation.to_string(),
+                generation: info.generation.map(|generation| generation.to_string()),
                 path: info.path.display().to_string(),
                 parent: shared.base.name.clone(),
             },

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use ::request::{Digest, SamplingParams, ServingOptions, TokenId};
 use engine::{Constraint, EngineHandle, EngineRequest, OutputStream, SubmitError};
+use lora::LoraError;
 use plugin_host::PluginHost;
 use tokenization::{ChatTemplate, GrammarCompiler, Tokenizer};
 use tokio_util::task::TaskTracker;
@@ -74,6 +75,43 @@ impl Shared {
             });
         }
         Ok(asked.unwrap_or(default.min(left)))
+    }
+
+    /// The lease that a request has waited for while other stages ran, for as long as it may.
+    pub(crate) async fn lease(&self, acquire: lora::Acquire) -> Result<lora::Lease, PipelineError> {
+        let alias = acquire.alias().to_owned();
+        match tokio::time::timeout(self.config.adapter_wait_max, acquire).await {
+            Ok(Ok(lease)) => Ok(lease),
+            Ok(Err(error)) => Err(self.adapter_error(&alias, &error)),
+            Err(_) => {
+                let seconds = self.config.adapter_wait_max.as_secs_f64();
+                let reason = format!("it could not be loaded within {seconds} s");
+                Err(self.adapter_unavailable(&alias, reason))
+            }
+        }
+    }
+
+    /// What a client is told of an adapter that can't be had. Where files lie is not for clients.
+    pub(crate) fn adapter_error(&self, alias: &str, error: &LoraError) -> PipelineError {
+        match error {
+            LoraError::Unknown { .. } => PipelineError::ModelNotFound { model: alias.to_owned() },
+            LoraError::Busy { .. } => {
+                PipelineError::Overloaded { retry_after_s: self.config.retry_after_s }
+            }
+            error => {
+                tracing::warn!(adapter = alias, %error, "an adapter could not be loaded");
+                let reason = match error {
+                    LoraError::Changed { .. } => "its files have changed since it was registered",
+                    _ => "its files could not be loaded",
+                };
+                self.adapter_unavailable(alias, reason.to_owned())
+            }
+        }
+    }
+
+    fn adapter_unavailable(&self, adapter: &str, reason: String) -> PipelineError {
+        let (adapter, retry_after_s) = (adapter.to_owned(), self.config.retry_after_s);
+        PipelineError::AdapterUnavailable { adapter, reason, retry_after_s }
     }
 
     /// Puts a sequence into the engine's queue.

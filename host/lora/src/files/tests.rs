@@ -3,6 +3,7 @@
 use std::fs;
 
 use half::{bf16, f16};
+use safetensors::Dtype;
 
 use super::*;
 use crate::Adapter;
@@ -112,7 +113,7 @@ fn files_cut_short_or_lying_are_refused() {
         assert!(matches!(load(), Err(LoraError::WeightsFile { .. })), "header of {length}");
     }
     let file = fs::File::create(&path).unwrap();
-    file.set_len(HEADER_BYTES_MAX + 4 * 64 + 1).unwrap();
+    file.set_len(crate::header::HEADER_BYTES_MAX + 4 * 64 + 1).unwrap();
     assert!(matches!(load(), Err(LoraError::FileTooLarge { .. })));
     fs::remove_file(&path).unwrap();
     assert!(matches!(load(), Err(LoraError::Read { .. })));

@@ -1,57 +1,86 @@
-//! Aliases, leases and the budget.
+//! Real directories: aliases, leases, the folder, and files that are torn or replaced.
+
+use std::fs;
 
 use super::*;
+use crate::files::WEIGHTS_FILE;
 use crate::testing::{shape, tensors, write};
 
-/// A directory with an adapter of rank 2 whose weights begin with `value`.
+/// Fills `dir` with an adapter of rank 2 whose weights begin with `value`.
+fn fill(dir: &Path, value: f32) {
+    write(dir, r#""r": 2"#, &tensors(2, value));
+}
+
 fn adapter(value: f32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), r#""r": 2"#, &tensors(2, value));
+    fill(dir.path(), value);
     dir
 }
 
+fn with(config: RegistryConfig) -> Registry {
+    Registry::new(config, shape()).unwrap()
+}
+
 fn registry() -> Registry {
-    Registry::new(RegistryConfig::default())
+    with(RegistryConfig::default())
+}
+
+fn lease(registry: &Registry, alias: &str) -> Result<Lease, Arc<LoraError>> {
+    registry.acquire(alias).map_err(Arc::new)?.wait()
+}
+
+/// Bytes of one of these adapters.
+fn bytes() -> u64 {
+    registry().register("a", adapter(1.0).path()).unwrap().bytes
+}
+
+/// Room for `count` of them.
+fn room_for(count: u64) -> Registry {
+    with(RegistryConfig { resident_bytes_max: count * bytes(), ..RegistryConfig::default() })
 }
 
 #[test]
 fn an_alias_moves_and_a_lease_does_not() {
     let (registry, first, second) = (registry(), adapter(1.0), adapter(2.0));
-    let old = registry.load("a", first.path(), &shape()).unwrap();
+    let old = registry.load("a", first.path()).unwrap();
     assert_eq!((old.alias.as_str(), old.rank_max, &*old.path), ("a", 2, first.path()));
-    let lease = registry.resolve("a").unwrap();
-    let new = registry.load("a", second.path(), &shape()).unwrap();
+    assert_eq!(
+        (old.targets.as_slice(), old.residence),
+        (["q_proj".to_owned()].as_slice(), Residence::Memory)
+    );
+    let held = lease(&registry, "a").unwrap();
+    let new = registry.load("a", second.path()).unwrap();
     assert_ne!(old.generation, new.generation);
-    assert_eq!((lease.generation(), lease.alias()), (old.generation, "a"));
-    assert_eq!(registry.resolve("a").unwrap().generation(), new.generation);
-    assert_eq!(registry.list(), std::slice::from_ref(&new));
+    assert_eq!((Some(held.generation()), held.alias()), (old.generation, "a"));
+    assert_eq!(Some(lease(&registry, "a").unwrap().generation()), new.generation);
     assert_eq!(registry.resident_bytes(), 2 * new.bytes);
-    drop(lease);
+    drop(held);
     assert_eq!(registry.resident_bytes(), new.bytes);
 }
 
 #[test]
 fn an_unloaded_adapter_stays_with_its_leases() {
     let (registry, dir) = (registry(), adapter(1.0));
-    let info = registry.load("a", dir.path(), &shape()).unwrap();
-    let lease = registry.resolve("a").unwrap();
-    let leases = [lease.share(), lease];
-    assert_eq!(registry.unload("a").unwrap(), info);
-    assert!(registry.resolve("a").is_none());
+    let info = registry.load("a", dir.path()).unwrap();
+    let held = lease(&registry, "a").unwrap();
+    let engine = Arc::clone(held.adapter());
+    let leases = [held.share(), held];
+    assert_eq!(registry.get("a").unwrap().leases, 1);
+    assert_eq!(registry.unload("a").unwrap().generation, info.generation);
+    assert!(matches!(registry.acquire("a"), Err(LoraError::Unknown { .. })));
     assert!(matches!(registry.unload("a"), Err(LoraError::Unknown { .. })));
-    let [one, other] = leases;
-    drop(one);
-    assert_eq!(registry.resident_bytes(), info.bytes);
-    assert_eq!(other.adapter().generation(), info.generation);
-    drop(other);
+    drop(leases);
+    assert_eq!(registry.resident_bytes(), info.bytes, "the engine still computes with it");
+    assert!(engine.module(0).is_some());
+    drop(engine);
     assert_eq!(registry.resident_bytes(), 0);
 }
 
 #[test]
 fn one_content_is_in_memory_once() {
     let (registry, dir, copy) = (registry(), adapter(1.0), adapter(1.0));
-    let one = registry.load("a", dir.path(), &shape()).unwrap();
-    let two = registry.load("b", copy.path(), &shape()).unwrap();
+    let one = registry.load("a", dir.path()).unwrap();
+    let two = registry.load("b", copy.path()).unwrap();
     assert_eq!(one.generation, two.generation);
     assert_eq!(registry.resident_bytes(), one.bytes);
     registry.unload("a").unwrap();
@@ -61,50 +90,102 @@ fn one_content_is_in_memory_once() {
 }
 
 #[test]
-fn the_budget_counts_what_is_leased() {
-    let (first, second) = (adapter(1.0), adapter(2.0));
-    let bytes = registry().load("a", first.path(), &shape()).unwrap().bytes;
-    let with = |resident_bytes_max| {
-        Registry::new(RegistryConfig { resident_bytes_max, ..RegistryConfig::default() })
-    };
-    assert!(matches!(
-        with(bytes - 1).load("a", first.path(), &shape()),
-        Err(LoraError::BudgetExceeded { resident: 0, .. })
-    ));
-    let registry = with(2 * bytes - 1);
-    registry.load("a", first.path(), &shape()).unwrap();
-    let lease = registry.resolve("a").unwrap();
-    registry.unload("a").unwrap();
-    let refused = registry.load("b", second.path(), &shape());
-    assert!(
-        matches!(refused, Err(LoraError::BudgetExceeded { resident, .. }) if resident == bytes)
-    );
-    assert_eq!(registry.resident_bytes(), bytes);
-    drop(lease);
-    assert!(registry.load("b", second.path(), &shape()).is_ok());
-    let registry = with(2 * bytes);
-    assert!(registry.load("a", first.path(), &shape()).is_ok());
-    assert!(registry.load("b", second.path(), &shape()).is_ok());
+fn registering_reads_no_weights_and_asking_does() {
+    let (registry, dir) = (registry(), adapter(1.0));
+    let info = registry.register("a", dir.path()).unwrap();
+    assert_eq!((info.generation, info.residence, info.unused_for), (None, Residence::Disk, None));
+    assert_eq!(registry.resident_bytes(), 0);
+    let held = lease(&registry, "a").unwrap();
+    assert_eq!(held.adapter().bytes(), info.bytes);
+    let info = registry.get("a").unwrap();
+    assert_eq!((info.generation, info.leases), (Some(held.generation()), 1));
+    assert_eq!((info.uses, info.loads, info.evictions), (1, 1, 0));
+    assert!(info.unused_for.is_some());
+}
+
+#[test]
+fn an_eviction_does_not_show() {
+    let (registry, dirs) = (room_for(1), [adapter(1.0), adapter(2.0)]);
+    let alone = dirs
+        .each_ref()
+        .map(|dir| crate::Adapter::from_dir(dir.path(), &shape()).unwrap().generation());
+    registry.register("0", dirs[0].path()).unwrap();
+    registry.register("1", dirs[1].path()).unwrap();
+    for round in 0..6 {
+        let held = lease(&registry, ["0", "1"][round % 2]).unwrap();
+        assert_eq!(held.generation(), alone[round % 2]);
+        assert!(registry.resident_bytes() <= held.adapter().bytes());
+    }
+    let info = registry.get("0").unwrap();
+    assert_eq!((info.loads, info.evictions, info.residence), (3, 3, Residence::Disk));
+}
+
+#[test]
+fn files_replaced_or_torn_after_the_first_load_are_refused_until_loaded_again() {
+    let (registry, dirs) = (room_for(1), [adapter(1.0), adapter(2.0)]);
+    registry.register("0", dirs[0].path()).unwrap();
+    registry.register("1", dirs[1].path()).unwrap();
+    let first = lease(&registry, "0").unwrap().generation();
+    let evict = || drop(lease(&registry, "1").unwrap());
+    evict();
+    let weights = dirs[0].path().join(WEIGHTS_FILE);
+    let whole = fs::read(&weights).unwrap();
+
+    fill(dirs[0].path(), 7.0);
+    let refused = lease(&registry, "0").unwrap_err();
+    assert!(matches!(&*refused, LoraError::Changed { path } if path == dirs[0].path()));
+    fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
+    let refused = lease(&registry, "0").unwrap_err().to_string();
+    assert!(refused.contains("cut short"), "{refused}");
+    write(dirs[0].path(), r#""r": 3"#, &tensors(3, 1.0));
+    let refused = lease(&registry, "0").unwrap_err();
+    assert!(matches!(&*refused, LoraError::Changed { .. }), "another size: {refused}");
+    assert_eq!(lease(&registry, "1").unwrap().alias(), "1", "others are not disturbed");
+
+    fill(dirs[0].path(), 1.0);
+    assert_eq!(lease(&registry, "0").unwrap().generation(), first, "the same content is back");
+    evict();
+    fill(dirs[0].path(), 7.0);
+    let new = registry.load("0", dirs[0].path()).unwrap().generation;
+    assert_ne!(new, Some(first));
+    assert_eq!(Some(lease(&registry, "0").unwrap().generation()), new);
+}
+
+#[test]
+fn the_budget_is_met_by_waiting() {
+    let (registry, dirs) = (room_for(1), [adapter(1.0), adapter(2.0)]);
+    registry.register("0", dirs[0].path()).unwrap();
+    registry.register("1", dirs[1].path()).unwrap();
+    let held = lease(&registry, "0").unwrap();
+    let waiting = registry.acquire("1").unwrap();
+    assert!(!waiting.is_ready());
+    assert_eq!(registry.get("1").unwrap().residence, Residence::Loading);
+    drop(held);
+    assert_eq!(waiting.wait().unwrap().alias(), "1");
+    let small =
+        with(RegistryConfig { resident_bytes_max: bytes() - 1, ..RegistryConfig::default() });
+    let refused = small.register("a", dirs[0].path()).unwrap_err();
+    assert!(matches!(refused, LoraError::BudgetExceeded { .. }), "{refused}");
 }
 
 #[test]
 fn a_failed_load_changes_nothing() {
     let (registry, dir) = (registry(), adapter(1.0));
-    let info = registry.load("a", dir.path(), &shape()).unwrap();
+    let info = registry.load("a", dir.path()).unwrap();
     let broken = tempfile::tempdir().unwrap();
     write(broken.path(), r#""r": 3"#, &tensors(2, 1.0));
-    assert!(registry.load("a", broken.path(), &shape()).is_err());
-    assert!(registry.load("a", &broken.path().join("nowhere"), &shape()).is_err());
-    assert_eq!(registry.list(), std::slice::from_ref(&info));
+    assert!(registry.load("a", broken.path()).is_err());
+    assert!(registry.load("a", &broken.path().join("nowhere")).is_err());
+    assert!(registry.register("a", broken.path()).is_err());
+    assert_eq!(registry.get("a").unwrap().version, info.version);
     assert_eq!(registry.resident_bytes(), info.bytes);
 }
 
 #[test]
 fn aliases_have_bounds() {
     let dir = adapter(1.0);
-    let config = RegistryConfig { adapters_max: 2, ..RegistryConfig::default() };
-    let registry = Registry::new(config);
-    let load = |alias: &str| registry.load(alias, dir.path(), &shape());
+    let registry = with(RegistryConfig { adapters_max: 2, ..RegistryConfig::default() });
+    let load = |alias: &str| registry.register(alias, dir.path());
     for alias in [String::new(), "a\nb".to_owned(), "x".repeat(ALIAS_BYTES_MAX + 1)] {
         assert!(matches!(load(&alias), Err(LoraError::Alias { .. })));
     }
@@ -112,32 +193,81 @@ fn aliases_have_bounds() {
     assert!(load(&longest).is_ok());
     assert!(load("a").is_ok());
     assert!(matches!(load("b"), Err(LoraError::TooMany { adapters_max: 2 })));
-    assert!(load("a").is_ok(), "a reload takes no room");
+    assert!(load("a").is_ok(), "the same name again takes no room");
     registry.unload(&longest).unwrap();
     assert!(load("b").is_ok());
+    assert_eq!(registry.aliases(), ["a", "b"]);
 }
 
 #[test]
-fn many_threads_may_load_resolve_and_unload() {
-    let (registry, dirs) = (registry(), [adapter(1.0), adapter(2.0)]);
+fn a_folder_is_followed() {
+    let (registry, dir, elsewhere) = (registry(), tempfile::tempdir().unwrap(), adapter(9.0));
+    let path = |name: &str| dir.path().join(name);
+    registry.register("named", elsewhere.path()).unwrap();
+    for (name, value) in [("one", 1.0), ("two", 2.0), ("bad name", 3.0), ("named", 4.0)] {
+        fill(&path(name), value);
+    }
+    fs::create_dir(path("empty")).unwrap();
+    fill(&path("torn"), 5.0);
+    fs::write(path("torn").join(WEIGHTS_FILE), "").unwrap();
+    let accepts: fn(&str) -> bool = |name| !name.contains(' ');
+    let scan = registry.watch(Folder { dir: dir.path().to_owned(), accepts }).unwrap();
+    assert_eq!((scan.added, scan.changed, scan.removed), (2, 0, 0));
+    let refused: Vec<_> = scan.refused.iter().map(|(path, _)| path.file_name().unwrap()).collect();
+    assert_eq!(refused, ["bad name", "torn"]);
+    assert_eq!(registry.aliases(), ["named", "one", "two"]);
+    assert_eq!(registry.get("named").unwrap().path, elsewhere.path(), "the name was taken");
+    assert_eq!(registry.resident_bytes(), 0);
+
+    // New ones are found when they are asked for; nothing outside the folder is.
+    fill(&path("three"), 3.0);
+    assert!(registry.discover("three").unwrap());
+    for alias in ["four", "", ".", "..", "../x", "empty", "bad name", "a/b", "/etc"] {
+        assert!(!registry.discover(alias).unwrap(), "{alias}");
+    }
+    assert!(registry.discover("torn").is_err());
+    let before = lease(&registry, "one").unwrap().generation();
+    // What is unloaded is not found again before a scan.
+    registry.unload("two").unwrap();
+    assert!(!registry.discover("two").unwrap());
+    fill(&path("one"), 7.0);
+    fs::remove_dir_all(path("three")).unwrap();
+    let scan = registry.scan().unwrap();
+    assert_eq!((scan.added, scan.changed, scan.removed), (1, 1, 1));
+    assert_eq!(registry.aliases(), ["named", "one", "two"]);
+    assert_ne!(lease(&registry, "one").unwrap().generation(), before);
+    let scan = registry.scan().unwrap();
+    assert_eq!((scan.added, scan.changed, scan.removed), (0, 0, 0));
+}
+
+#[test]
+fn many_threads_may_load_acquire_and_unload() {
+    let (registry, dirs) = (room_for(2), [adapter(1.0), adapter(2.0), adapter(3.0)]);
+    let alone = dirs
+        .each_ref()
+        .map(|dir| crate::Adapter::from_dir(dir.path(), &shape()).unwrap().generation());
     std::thread::scope(|scope| {
         for thread in 0..4 {
-            let (registry, dirs) = (&registry, &dirs);
+            let (registry, dirs, alone) = (&registry, &dirs, &alone);
             scope.spawn(move || {
-                for round in 0..25 {
-                    let dir = dirs[(thread + round) % 2].path();
-                    let info = registry.load("shared", dir, &shape()).unwrap();
-                    assert!(info.bytes > 0);
-                    let lease = registry.resolve("shared");
+                for round in 0..50 {
+                    let which = (thread + round) % 3;
+                    let alias = ["x", "y", "z"][which];
+                    registry.register(alias, dirs[which].path()).unwrap();
+                    let held = lease(registry, alias);
                     if round % 5 == 0 {
                         // Another thread may have been faster.
-                        let _ = registry.unload("shared");
+                        let _ = registry.unload(alias);
                     }
-                    assert!(lease.is_none_or(|lease| lease.adapter().module(0).is_some()));
+                    // Or have unloaded it in between.
+                    if let Ok(held) = held {
+                        assert_eq!(held.generation(), alone[which]);
+                        assert!(held.adapter().module(0).is_some());
+                    }
                 }
             });
         }
     });
-    let held = registry.list().iter().map(|info| info.bytes).sum::<u64>();
-    assert_eq!(registry.resident_bytes(), held);
+    ["x", "y", "z"].map(|alias| drop(registry.unload(alias)));
+    assert_eq!(registry.resident_bytes(), 0);
 }

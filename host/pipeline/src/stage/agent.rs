@@ -12,7 +12,7 @@ use plugin_host::{
 use serde_json::Map;
 use tokenization::{IncrementalDecoder, StopMatcher};
 
-use crate::context::Context;
+use crate::context::{Answered, Context};
 use crate::error::PipelineError;
 use crate::shared::Shared;
 use crate::stage::route::{Target, named};
@@ -23,7 +23,7 @@ pub(crate) struct AgentEnd {
     pub(crate) message: Message,
     pub(crate) usage: Usage,
     /// The adapter of its last call, whose corpus the answer is traced to.
-    pub(crate) lease: Option<lora::Lease>,
+    pub(crate) answered: Option<Answered>,
 }
 
 /// Runs the agent to its answer.
@@ -48,7 +48,7 @@ pub(crate) async fn run(
     let outcome = agent.run_agent(context.info(), messages, agent_context).await;
     let used = std::mem::take(&mut *calls.used.lock().unwrap_or_else(|lock| lock.into_inner()));
     match context.settle(agent, outcome)? {
-        Some(message) => Ok(AgentEnd { message, usage: used.usage, lease: used.lease }),
+        Some(message) => Ok(AgentEnd { message, usage: used.usage, answered: used.answered }),
         // There is no request without its agent: bypass has nothing to go on with.
         None => {
             let reason = "it failed, and an agent cannot be bypassed".to_owned();
@@ -60,7 +60,8 @@ pub(crate) async fn run(
 #[derive(Default)]
 struct Used {
     usage: Usage,
-    lease: Option<lora::Lease>,
+    /// Not the lease: a run that held one adapter while it waits for the next could wait for ever.
+    answered: Option<Answered>,
 }
 
 /// The `generate` capability of one run.
@@ -78,20 +79,21 @@ struct AgentCalls {
 #[async_trait]
 impl GenerateCapability for AgentCalls {
     async fn generate(&self, call: GenerateCall) -> Result<Completion, CapabilityError> {
-        let lease = match named(&self.shared, &call.model) {
-            Some(Target::Adapter(lease)) => Some(lease),
-            Some(_) => None,
+        let acquire = match named(&self.shared, &call.model).await {
+            Ok(Target::Adapter(acquire)) => Some(acquire),
+            Ok(_) => None,
             // An agent cannot know what the base is called here.
-            None if call.model.is_empty() => None,
-            None => {
-                let message = format!("the model `{}` does not exist", call.model);
-                return Err(CapabilityError::new("not-found", message));
-            }
+            Err(_) if call.model.is_empty() => None,
+            Err(error) => return Err(capability_error(error)),
+        };
+        let lease = match acquire {
+            Some(acquire) => Some(self.shared.lease(acquire).await.map_err(capability_error)?),
+            None => None,
         };
         let completion = self.complete(call, lease.as_ref()).await.map_err(capability_error)?;
         let mut used = self.used.lock().unwrap_or_else(|lock| lock.into_inner());
         used.usage = used.usage.plus(completion.usage);
-        used.lease = lease;
+        used.answered = lease.as_ref().map(|lease| Answered::of(lease, &self.shared.corpora));
         Ok(completion)
     }
 }
@@ -182,7 +184,9 @@ fn capability_error(error: PipelineError) -> CapabilityError {
         PipelineError::Invalid { param: "budget", .. } => "over-budget",
         PipelineError::Overloaded { .. }
         | PipelineError::Expired { .. }
+        | PipelineError::AdapterUnavailable { .. }
         | PipelineError::Draining => "unavailable",
+        PipelineError::ModelNotFound { .. } => "not-found",
         PipelineError::Internal { .. } => "internal",
         _ => "invalid",
     };

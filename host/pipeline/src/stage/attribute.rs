@@ -39,13 +39,19 @@ pub(crate) async fn run(
     context: &mut Context,
     choices: &[ChoiceEnd],
 ) -> Result<Attributed, PipelineError> {
-    // A name is moved before its corpus is: a request in between finds the corpus now.
-    let corpus = context.corpus.take().or_else(|| {
-        let (alias, generation) = context.adapter.as_deref().zip(context.generation)?;
-        shared.corpora.of(alias, generation)
-    });
-    let Some(segment) = corpus else {
-        return Ok(without(None, "no corpus is known for the model that answered"));
+    let (corpora, corpus) = (Arc::clone(&shared.corpora), context.corpus.take());
+    let opened = match corpus {
+        Some(corpus) => blocking(move || corpora.open(&corpus)).await?,
+        None => Ok(None),
+    };
+    let segment = match opened {
+        Ok(Some(segment)) => segment,
+        Ok(None) => return Ok(without(None, "no corpus is known for the model that answered")),
+        Err(error) => {
+            tracing::warn!(request = %context.request.id, %error, "a corpus could not be opened");
+            let error = "the corpus of the model that answered could not be opened";
+            return Err(PipelineError::Internal { message: error.to_owned() });
+        }
     };
     let outputs = outputs(shared, choices)?;
     let (searched, limits) = (Arc::clone(&segment), shared.config.spans);

@@ -19,8 +19,9 @@ pub(crate) const AGENT_PREFIX: &str = "agent:";
 pub(crate) enum Target {
     /// The base model alone.
     Base,
-    /// The base model with an adapter, pinned.
-    Adapter(lora::Lease),
+    /// The base model with an adapter, pinned. If it is not in memory, its load has begun: what comes
+    /// before the engine goes on meanwhile.
+    Adapter(lora::Acquire),
     /// An agent plugin.
     Agent(Arc<Plugin>),
 }
@@ -30,7 +31,7 @@ impl Target {
     pub(crate) fn name(&self, base: &str) -> String {
         match self {
             Self::Base => base.to_owned(),
-            Self::Adapter(lease) => lease.alias().to_owned(),
+            Self::Adapter(acquire) => acquire.alias().to_owned(),
             Self::Agent(plugin) => format!("{AGENT_PREFIX}{}", plugin.name()),
         }
     }
@@ -38,7 +39,7 @@ impl Target {
 
 /// Resolves the model that the client named, asking the router for `auto`.
 pub(crate) async fn run(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     context: &mut Context,
     messages: &[Message],
 ) -> Result<Target, PipelineError> {
@@ -50,19 +51,28 @@ pub(crate) async fn run(
     if model == AUTO {
         return ask_router(shared, context, messages).await;
     }
-    named(shared, &model).ok_or(PipelineError::ModelNotFound { model })
+    named(shared, &model).await
 }
 
-/// The base model or an adapter of that name.
-pub(crate) fn named(shared: &Shared, model: &str) -> Option<Target> {
+/// The base model or an adapter of that name, one that was put into the folder of adapters since it
+/// was last looked at included.
+pub(crate) async fn named(shared: &Arc<Shared>, model: &str) -> Result<Target, PipelineError> {
     if model == shared.base.name {
-        return Some(Target::Base);
+        return Ok(Target::Base);
     }
-    shared.adapters.resolve(model).map(Target::Adapter)
+    if !shared.adapters.contains(model) {
+        let (adapters, alias) = (Arc::clone(&shared.adapters), model.to_owned());
+        let found = blocking(move || adapters.discover(&alias)).await?;
+        if !found.map_err(|error| shared.adapter_error(model, &error))? {
+            return Err(PipelineError::ModelNotFound { model: model.to_owned() });
+        }
+    }
+    let acquire = shared.adapters.acquire(model);
+    acquire.map(Target::Adapter).map_err(|error| shared.adapter_error(model, &error))
 }
 
 async fn ask_router(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     context: &mut Context,
     messages: &[Message],
 ) -> Result<Target, PipelineError> {
@@ -75,16 +85,14 @@ async fn ask_router(
     match context.settle(&router, outcome)? {
         None | Some(RouteDecision::Pass) => Ok(Target::Base),
         // The host has checked that it was a candidate; it may have been unloaded since.
-        Some(RouteDecision::To(model)) => {
-            named(shared, &model).ok_or(PipelineError::ModelNotFound { model })
-        }
+        Some(RouteDecision::To(model)) => named(shared, &model).await,
         Some(RouteDecision::Reject(reject)) => Err(preprocess::rejected(&router, reject)),
     }
 }
 
 fn candidates(shared: &Shared) -> Vec<Candidate> {
     let base = Candidate { model: shared.base.name.clone(), is_adapter: false };
-    let adapters = shared.adapters.list().into_iter();
-    let adapters = adapters.map(|info| Candidate { model: info.alias, is_adapter: true });
+    let adapters = shared.adapters.aliases().into_iter();
+    let adapters = adapters.map(|model| Candidate { model, is_adapter: true });
     std::iter::once(base).chain(adapters).collect()
 }

@@ -1,16 +1,15 @@
-//! Loading, unloading and listing adapters.
+//! Loading, unloading, finding and listing adapters.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use lora::LoraError;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::{AdminState, blocking};
-use crate::assemble::adapters::{AdapterError, AdapterView};
-use crate::http::{ApiError, JsonBody};
+use crate::admin::AdminState;
+use crate::assemble::adapters::{AdapterView, ScanView};
+use crate::http::{ApiError, JsonBody, blocking};
 
 /// `{"name", "path"}`
 #[derive(Debug, Deserialize)]
@@ -37,7 +36,13 @@ pub(crate) async fn load(
     JsonBody(body): JsonBody<LoadBody>,
 ) -> Result<Json<AdapterView>, ApiError> {
     let adapters = Arc::clone(&state.adapters);
-    blocking(move || adapters.load(&body.name, &body.path).map_err(refused)).await
+    blocking(move || Ok(adapters.load(&body.name, &body.path)?)).await
+}
+
+/// `POST /admin/scan`
+pub(crate) async fn scan(State(state): State<AdminState>) -> Result<Json<ScanView>, ApiError> {
+    let adapters = Arc::clone(&state.adapters);
+    blocking(move || Ok(adapters.scan()?)).await
 }
 
 /// `DELETE /admin/adapters/{name}`
@@ -46,14 +51,5 @@ pub(crate) async fn unload(
     Path(name): Path<String>,
 ) -> Result<Json<AdapterView>, ApiError> {
     let adapters = Arc::clone(&state.adapters);
-    blocking(move || adapters.unload(&name).map_err(refused)).await
-}
-
-fn refused(error: AdapterError) -> ApiError {
-    let message = error.to_string();
-    match error {
-        AdapterError::NameTaken { .. } => ApiError::invalid_param("name", message),
-        AdapterError::Lora(LoraError::Unknown { .. }) => ApiError::not_found(message),
-        _ => ApiError::invalid(message).with_code("adapter_refused"),
-    }
+    blocking(move || Ok(adapters.unload(&name)?)).await
 }

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use crate::assemble::adapters::Adapters;
 use crate::assemble::token::Token;
-use crate::http::{ApiError, HttpLimits};
+use crate::http::{ApiError, HttpLimits, lora_router};
 
 /// What handlers of the admin listener share.
 #[derive(Clone)]
@@ -39,17 +39,25 @@ impl FromRef<AdminState> for HttpLimits {
     }
 }
 
+impl FromRef<AdminState> for Arc<Adapters> {
+    fn from_ref(state: &AdminState) -> Self {
+        Arc::clone(&state.adapters)
+    }
+}
+
 /// The admin listener's routes.
 pub(crate) fn router(state: AdminState) -> Router {
     Router::new()
         .route("/admin/health", get(health))
         .route("/admin/adapters", get(adapters::list).post(adapters::load))
+        .route("/admin/scan", post(adapters::scan))
         .route("/admin/adapters/{name}", delete(adapters::unload))
         .route("/admin/plugins", get(plugins::list).post(plugins::install))
         .route("/admin/plugins/{name}/activate", post(plugins::activate))
         .route("/admin/plugins/{name}/rollback", post(plugins::rollback))
         .route("/admin/plugins/{name}/deactivate", post(plugins::deactivate))
         .route("/admin/drain", post(drain))
+        .merge(lora_router())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(state.clone(), authenticate))
@@ -90,15 +98,6 @@ async fn unknown(request: Request) -> ApiError {
 
 async fn wrong_method(request: Request) -> ApiError {
     ApiError::wrong_method(request.method(), request.uri().path())
-}
-
-/// Runs a change that reads files or compiles, away from the threads that serve. The change is not
-/// abandoned when the operator's connection breaks.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<Json<T>, ApiError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| ApiError::internal(&error))?.map(Json)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use axum::extract::{FromRequest, Path, Request, State};
 use plugin_host::{PluginHost, PluginSummary, SwapError};
 use serde::{Deserialize, Serialize};
 
-use crate::admin::{AdminState, blocking};
-use crate::http::{ApiError, JsonBody};
+use crate::admin::AdminState;
+use crate::http::{ApiError, JsonBody, blocking};
 
 /// `{"path"}`
 #[derive(Debug, Deserialize)]

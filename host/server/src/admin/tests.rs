@@ -33,14 +33,14 @@ impl Server {
         std::fs::write(dir.path().join("tokenizer.json"), TOKENIZER).expect("written");
         let (token, path) = token::load(None, dir.path()).expect("a token");
         let tokenizer = Tokenizer::from_dir(dir.path()).expect("a tokenizer");
-        let adapters = Arc::new(Adapters::new(AdapterParts {
+        let adapters = Adapters::new(AdapterParts {
             shape: ModelShape::default(),
-            tokenizer: Arc::new(tokenizer),
-            corpora: Arc::new(CorpusStore::new()),
-            corpus_dir: dir.path().join("corpus"),
+            corpora: Arc::new(CorpusStore::new(dir.path().join("corpus"), Arc::new(tokenizer))),
             base_name: "tiny".to_owned(),
+            roots: vec![dir.path().join("roots")],
             limits: Settings::default().limits.resolve().expect("defaults"),
-        }));
+        });
+        let adapters = Arc::new(adapters.expect("threads"));
         let config = HostConfig { instances_max: 4, ..HostConfig::default() };
         let plugins = PluginHost::new(config, Capabilities::default()).expect("a host");
         let drain = Arc::new(Notify::new());

@@ -1,33 +1,29 @@
-//! Adapters with their corpora: one load for both, at the start and by the admin API.
-//!
-//! Changes come one at a time; requests never wait for them.
+//! Adapters with their corpora: named ones loaded at the start, those of the folder found there, all
+//! of them changed by the admin API. What one of them is, and whether it is in memory, `lora` decides.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use lora::{AdapterInfo, LoraError, ModelShape, Registry, RegistryConfig};
-use pipeline::{CorpusLoadError, CorpusStore, load_corpus};
+use anyhow::{Context, Result};
+use lora::{AdapterInfo, Folder, Lease, LoraError, ModelShape, Registry, RegistryConfig, Scan};
+use pipeline::{CorpusLoadError, CorpusStore};
 use serde::Serialize;
-use tokenization::Tokenizer;
 
-use crate::assemble::{folders_with, is_free_name};
+use crate::assemble::is_free_name;
 use crate::config::{Config, Limits};
 
-/// The training corpus beside an adapter's weights.
-const CORPUS_FILE: &str = "corpus.jsonl";
-/// What makes a folder an adapter.
-const ADAPTER_FILE: &str = "adapter_config.json";
+/// Refused directories that are logged one by one.
+const REFUSED_LOGGED_MAX: usize = 20;
 
 /// What adapters are loaded with.
 pub(crate) struct AdapterParts {
     pub(crate) shape: ModelShape,
-    pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) corpora: Arc<CorpusStore>,
-    /// Where indexed corpora are kept.
-    pub(crate) corpus_dir: PathBuf,
     /// A name that no adapter may have.
     pub(crate) base_name: String,
+    /// Directories below which [`Adapters::load_below_roots`] loads.
+    pub(crate) roots: Vec<PathBuf>,
     pub(crate) limits: Limits,
 }
 
@@ -44,9 +40,32 @@ pub(crate) enum AdapterError {
         /// The name.
         name: String,
     },
+    /// Somebody has the name, and was not to lose it.
+    #[error(
+        "the lora adapter `{name}` has already been loaded: set `load_inplace` to load it anew"
+    )]
+    AlreadyLoaded {
+        /// The name.
+        name: String,
+    },
+    /// A path that leads out of the directories where adapters may lie.
+    #[error("{path} is not a directory below one that adapters may be loaded from", path = path.display())]
+    OutsideRoots {
+        /// As it was asked for.
+        path: PathBuf,
+    },
+    /// Other adapters are in use.
+    #[error("no memory became free for the adapter within {seconds} s")]
+    Timeout {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// Its files, its name or the room for it.
     #[error(transparent)]
     Lora(#[from] LoraError),
+    /// Its files, told to all who waited for them.
+    #[error(transparent)]
+    Load(#[from] Arc<LoraError>),
     /// Its corpus.
     #[error(transparent)]
     Corpus(#[from] CorpusLoadError),
@@ -57,17 +76,29 @@ pub(crate) enum AdapterError {
 pub(crate) struct AdapterView {
     /// Its name in requests.
     pub(crate) name: String,
-    /// Hash of its configuration and weights, in hex.
-    pub(crate) generation: String,
+    /// Hash of its configuration and weights, in hex; `null` before it was first loaded.
+    pub(crate) generation: Option<String>,
     /// Largest rank of any module.
     pub(crate) rank_max: usize,
-    /// Bytes of weights.
+    /// Bytes of weights in memory, when they are there.
     pub(crate) bytes: u64,
     /// Last names of the modules it changes.
     pub(crate) targets: Vec<String>,
-    /// Directory it was loaded from.
+    /// Its directory.
     pub(crate) path: PathBuf,
-    /// Its training corpus, if there is one beside it.
+    /// Where its weights are: `disk`, `loading` or `memory`.
+    pub(crate) residence: &'static str,
+    /// Requests that hold it.
+    pub(crate) leases: usize,
+    /// Requests that asked for it.
+    pub(crate) uses: u64,
+    /// Times its weights were loaded.
+    pub(crate) loads: u64,
+    /// Times its weights had to go for others.
+    pub(crate) evictions: u64,
+    /// Seconds since the last request; `null` before the first.
+    pub(crate) unused_s: Option<f64>,
+    /// Its training corpus, if there is one beside it that is in memory.
     pub(crate) corpus: Option<CorpusView>,
 }
 
@@ -84,22 +115,46 @@ pub(crate) struct CorpusView {
     pub(crate) contributors: u32,
 }
 
+/// What a scan of the folder changed.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(crate) struct ScanView {
+    /// Adapters that are new.
+    pub(crate) added: usize,
+    /// Adapters whose files were written since they were found.
+    pub(crate) changed: usize,
+    /// Adapters whose directory is gone.
+    pub(crate) removed: usize,
+    /// Directories that could not be used, with the reason.
+    pub(crate) refused: Vec<RefusedView>,
+}
+
+/// A directory that is no adapter.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct RefusedView {
+    pub(crate) path: PathBuf,
+    pub(crate) reason: String,
+}
+
 /// The adapters of a server.
 pub(crate) struct Adapters {
     parts: AdapterParts,
     registry: Arc<Registry>,
-    /// Held through a change, so that an alias and its corpus change together.
+    /// Held while an alias and its corpus change together; never while files are read.
     changes: Mutex<()>,
 }
 
 impl Adapters {
     /// No adapters yet.
-    pub(crate) fn new(parts: AdapterParts) -> Self {
-        let registry = Arc::new(Registry::new(RegistryConfig {
-            resident_bytes_max: parts.limits.adapter_bytes_max,
-            adapters_max: parts.limits.adapters_max,
-        }));
-        Self { parts, registry, changes: Mutex::default() }
+    pub(crate) fn new(parts: AdapterParts) -> Result<Self, LoraError> {
+        let limits = &parts.limits;
+        let config = RegistryConfig {
+            resident_bytes_max: limits.adapter_bytes_max,
+            adapters_max: limits.adapters_max,
+            waiters_max: limits.queue_max,
+            loaders: limits.adapter_loads_max,
+        };
+        let registry = Arc::new(Registry::new(config, parts.shape.clone())?);
+        Ok(Self { parts, registry, changes: Mutex::default() })
     }
 
     /// Aliases and their generations.
@@ -107,56 +162,120 @@ impl Adapters {
         &self.registry
     }
 
-    /// Loads every adapter that the configuration names.
-    pub(crate) fn load_all(&self, config: &Config) -> Result<()> {
-        if let Some(dir) = &config.adapter_dir {
-            for path in folders_with(dir, ADAPTER_FILE)? {
-                let name = path.file_name().and_then(|name| name.to_str());
-                let Some(name) = name else {
-                    bail!("the name of the adapter {} is not UTF-8", path.display());
-                };
-                if config.adapters.iter().all(|named| named.name != name) {
-                    self.load_one(name, &path)?;
-                }
-            }
-        }
+    /// Loads every adapter that the configuration names, and finds those of its folder.
+    pub(crate) fn start(&self, config: &Config) -> Result<()> {
         for named in &config.adapters {
-            self.load_one(&named.name, &named.path)?;
+            let (name, path) = (&named.name, &named.path);
+            let lease = self.begin(name, path).and_then(|acquire| Ok(acquire.wait()?));
+            let loaded = lease.and_then(|lease| self.finish(&lease));
+            loaded.with_context(|| format!("load the adapter {name} from {}", path.display()))?;
         }
+        let Some(dir) = &config.adapter_dir else { return Ok(()) };
+        let started = std::time::Instant::now();
+        let accepts = |name: &str| is_free_name(name);
+        let scan = self.registry.watch(Folder { dir: dir.clone(), accepts })?;
+        self.scanned(&scan, started.elapsed());
         Ok(())
     }
 
-    fn load_one(&self, name: &str, path: &Path) -> Result<()> {
-        let loaded = self.load(name, path);
-        let named = || format!("load the adapter {name} from {}", path.display());
-        loaded.with_context(named).map(|_| ())
+    /// Looks for what came, changed and went in the folder.
+    pub(crate) fn scan(&self) -> Result<ScanView, AdapterError> {
+        let started = std::time::Instant::now();
+        let scan = self.registry.scan()?;
+        self.scanned(&scan, started.elapsed());
+        let refused = scan.refused.into_iter().map(|(path, error)| {
+            let reason = error.to_string();
+            RefusedView { path, reason }
+        });
+        let refused = refused.collect();
+        Ok(ScanView { added: scan.added, changed: scan.changed, removed: scan.removed, refused })
     }
 
-    /// Loads the directory at `path` as `name`, its corpus first. If the name was taken, requests
-    /// that come later get the new generation.
+    fn scanned(&self, scan: &Scan, took: Duration) {
+        // A name that the folder has no right to: requests for it would never get there.
+        if self.registry.contains(&self.parts.base_name) {
+            tracing::warn!(name = self.parts.base_name, "an adapter has the base model's name");
+            drop(self.registry.unload(&self.parts.base_name));
+        }
+        let (added, changed, removed) = (scan.added, scan.changed, scan.removed);
+        let (refused, ms) = (scan.refused.len(), took.as_millis());
+        tracing::info!(added, changed, removed, refused, ms, "folder of adapters scanned");
+        for (path, error) in scan.refused.iter().take(REFUSED_LOGGED_MAX) {
+            tracing::warn!(path = %path.display(), %error, "not an adapter");
+        }
+        self.keep_corpora();
+    }
+
+    /// Keeps the corpora of as many adapters as may be kept; the others are opened when needed.
+    fn keep_corpora(&self) {
+        let corpora = &self.parts.corpora;
+        let infos = self.registry.list();
+        let stale = corpora.list().into_iter().map(|(alias, _)| alias);
+        for alias in stale.filter(|alias| !self.registry.contains(alias)) {
+            corpora.remove(&alias);
+        }
+        let with = infos.into_iter().filter(|info| CorpusStore::is_beside(&info.path));
+        for info in with.take(self.parts.limits.corpora_max) {
+            if corpora.keeps(&info.alias, info.version) {
+                continue;
+            }
+            match corpora.load(&info.path) {
+                Ok(Some(segment)) => corpora.set(&info.alias, info.version, segment),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(adapter = info.alias, %error, "no corpus"),
+            }
+        }
+    }
+
+    /// Loads the directory at `path` as `name`, its corpus first, and waits for it. If the name was
+    /// taken, requests that come later get the new generation. For a thread of a runtime that may
+    /// wait.
     pub(crate) fn load(&self, name: &str, path: &Path) -> Result<AdapterView, AdapterError> {
-        let parts = &self.parts;
-        if !is_free_name(name) || name == parts.base_name {
-            return Err(AdapterError::NameTaken { name: name.chars().take(80).collect() });
-        }
         let started = std::time::Instant::now();
-        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let jsonl = path.join(CORPUS_FILE);
-        // A name that leads nowhere is a mistake to be told, not an adapter without a corpus.
-        let corpus = match jsonl.symlink_metadata().is_ok() {
-            true => Some(load_corpus(&jsonl, &parts.corpus_dir, &parts.tokenizer)?),
-            false => None,
-        };
-        let info = self.registry.load(name, path, &parts.shape)?;
-        match corpus {
-            Some(segment) => parts.corpora.set(name, info.generation, segment),
-            None => parts.corpora.remove(name),
-        }
-        let view = self.view(info);
-        let (generation, ms) = (&view.generation[..12], started.elapsed().as_millis());
+        let acquire = self.begin(name, path)?;
+        let seconds = self.parts.limits.adapter_wait_s_max;
+        let waiting = tokio::time::timeout(Duration::from_secs(seconds), acquire);
+        let lease = tokio::runtime::Handle::current().block_on(async { waiting.await });
+        let view = self.finish(&lease.map_err(|_| AdapterError::Timeout { seconds })??)?;
+        let generation = view.generation.as_deref().map(|hex| &hex[..12]);
         let corpus_tokens = view.corpus.as_ref().map_or(0, |corpus| corpus.tokens);
+        let ms = started.elapsed().as_millis();
         tracing::info!(adapter = name, generation, corpus_tokens, ms, "adapter loaded");
         Ok(view)
+    }
+
+    /// As [`Adapters::load`], for callers who may not read every file of the machine: `path` must lie
+    /// in one of the roots, with all its links followed; a relative one begins at the first root.
+    pub(crate) fn load_below_roots(
+        &self,
+        name: &str,
+        path: &Path,
+        in_place: bool,
+    ) -> Result<AdapterView, AdapterError> {
+        if !in_place && self.registry.contains(name) {
+            return Err(AdapterError::AlreadyLoaded { name: name.to_owned() });
+        }
+        self.load(name, &below(&self.parts.roots, path)?)
+    }
+
+    fn begin(&self, name: &str, path: &Path) -> Result<lora::Acquire, AdapterError> {
+        if !is_free_name(name) || name == self.parts.base_name {
+            return Err(AdapterError::NameTaken { name: name.chars().take(80).collect() });
+        }
+        Ok(self.registry.begin_load(name, path)?)
+    }
+
+    /// Gives what was loaded its name and its corpus.
+    fn finish(&self, lease: &Lease) -> Result<AdapterView, AdapterError> {
+        let corpora = &self.parts.corpora;
+        let corpus = corpora.load(lease.dir())?;
+        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let info = self.registry.attach(lease)?;
+        match corpus {
+            Some(segment) => corpora.set(&info.alias, info.version, segment),
+            None => corpora.remove(&info.alias),
+        }
+        Ok(self.view(info))
     }
 
     /// Takes the name away. Running requests keep what they have.
@@ -182,12 +301,63 @@ impl Adapters {
         });
         AdapterView {
             name: info.alias,
-            generation: info.generation.to_string(),
+            generation: info.generation.map(|generation| generation.to_string()),
             rank_max: info.rank_max,
             bytes: info.bytes,
             targets: info.targets,
             path: info.path,
+            residence: info.residence.as_str(),
+            leases: info.leases,
+            uses: info.uses,
+            loads: info.loads,
+            evictions: info.evictions,
+            unused_s: info.unused_for.map(|unused| unused.as_secs_f64()),
             corpus,
         }
+    }
+}
+
+/// `path` without links, if it is in one of `roots`.
+fn below(roots: &[PathBuf], path: &Path) -> Result<PathBuf, AdapterError> {
+    let outside = || AdapterError::OutsideRoots { path: path.to_owned() };
+    // An absolute path replaces what it is joined to.
+    let from = roots.first().ok_or_else(outside)?;
+    let found = from.join(path).canonicalize().map_err(|_| outside())?;
+    let roots = roots.iter().filter_map(|root| root.canonicalize().ok());
+    let inside = roots.into_iter().any(|root| found != root && found.starts_with(root));
+    if inside { Ok(found) } else { Err(outside()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_below_the_roots() {
+        let dir = tempfile::tempdir().expect("folder");
+        let at = |path: &str| dir.path().join(path);
+        for path in ["one/a/b", "two/c", "outside/d", "one-more/e"] {
+            std::fs::create_dir_all(at(path)).expect("made");
+        }
+        std::os::unix::fs::symlink(at("outside/d"), at("one/link")).expect("linked");
+        std::os::unix::fs::symlink(at("two/c"), at("one/inside")).expect("linked");
+        let roots = [at("one"), at("two"), at("nowhere")];
+        for (path, expect) in [
+            (at("one/a"), "one/a"),
+            (at("one/a/b"), "one/a/b"),
+            (at("one/../two/c"), "two/c"),
+            (at("one/inside"), "two/c"),
+            (PathBuf::from("a/b"), "one/a/b"),
+            (PathBuf::from("../two/c"), "two/c"),
+        ] {
+            let found = below(&roots, &path).expect("inside");
+            assert_eq!(found, at(expect).canonicalize().expect("there"), "{}", path.display());
+        }
+        for path in ["one", "outside/d", "one/../outside/d", "one/link", "one-more/e", "one/none"] {
+            assert!(below(&roots, &at(path)).is_err(), "{path}");
+        }
+        assert!(below(&roots, Path::new("../outside/d")).is_err());
+        assert!(below(&roots, Path::new("/etc")).is_err());
+        assert!(below(&[], &at("one/a")).is_err());
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod token;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use corpus::SpanLimits;
@@ -79,16 +80,16 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
     create_dir(&cache_dir)?;
     let base = load_base(config, &cache_dir)?;
     memory::check_kv(&*base.model, &config)?;
-    let corpora = Arc::new(CorpusStore::new());
+    let corpus_dir = config.data_dir.join(CORPUS_DIR);
+    let corpora = Arc::new(CorpusStore::new(corpus_dir, Arc::clone(&base.tokenizer)));
     let adapters = Arc::new(Adapters::new(adapters::AdapterParts {
         shape: base.model.config().model_shape(),
-        tokenizer: Arc::clone(&base.tokenizer),
         corpora: Arc::clone(&corpora),
-        corpus_dir: config.data_dir.join(CORPUS_DIR),
         base_name: config.base_name.clone(),
+        roots: config.adapter_roots.clone(),
         limits: config.limits,
-    }));
-    adapters.load_all(config)?;
+    })?);
+    adapters.start(config)?;
     let capabilities = HostCapabilities::new(Arc::clone(&base.tokenizer), Arc::clone(&corpora));
     let plugins = plugins::start(config, &cache_dir.join("plugins"), Arc::new(capabilities))?;
     let vocab_size = base.model.config().vocab_size;
@@ -115,6 +116,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
         config: pipeline_config(&config.limits),
     });
     engine.metrics().register(&mut metrics);
+    adapters.registry().metrics().register(&mut metrics);
     pipeline.metrics().register(&mut metrics);
     plugins.metrics().register(&mut metrics);
     let metrics = Arc::new(metrics);
@@ -220,6 +222,7 @@ fn pipeline_config(limits: &Limits) -> PipelineConfig {
         },
         choices_max: limits.choices_max,
         retry_after_s: limits.retry_after_s,
+        adapter_wait_max: Duration::from_secs(limits.adapter_wait_s_max),
     }
 }
 

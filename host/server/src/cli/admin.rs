@@ -70,6 +70,11 @@ pub(super) enum AdapterCommand {
         #[command(flatten)]
         server: AdminArgs,
     },
+    /// Looks for adapters that came, changed and went in the server's adapter_dir
+    Scan {
+        #[command(flatten)]
+        server: AdminArgs,
+    },
     /// Lists adapters
     List {
         #[command(flatten)]
@@ -92,6 +97,14 @@ impl AdapterCommand {
                 server.call(Method::DELETE, &path, None)?;
                 println!("{name} is unloaded");
             }
+            Self::Scan { server } => {
+                let scan = server.call(Method::POST, "/admin/scan", None)?;
+                let (added, changed) = (&scan["added"], &scan["changed"]);
+                println!("{added} added, {changed} changed, {} removed", scan["removed"]);
+                for refused in scan["refused"].as_array().into_iter().flatten() {
+                    println!("{}: {}", refused["path"], refused["reason"]);
+                }
+            }
             Self::List { server } => {
                 let list = server.call(Method::GET, "/admin/adapters", None)?;
                 list["adapters"].as_array().into_iter().flatten().for_each(print_adapter);
@@ -111,7 +124,8 @@ fn print_adapter(view: &Value) {
         }
         None => "no corpus".to_owned(),
     };
-    println!("{name}  {generation}  rank {rank}  {corpus}  {path}");
+    let residence = text("residence");
+    println!("{name}  {generation}  rank {rank}  {residence}  {corpus}  {path}");
 }
 
 /// `mortise drain`

@@ -130,6 +130,7 @@ mod tests {
             "adapter load name dir",
             "adapter unload name --admin http://h:1 --token-file t",
             "adapter list",
+            "adapter scan",
             "plugin install dir",
             "plugin activate mask@0.1.0",
             "plugin rollback mask",

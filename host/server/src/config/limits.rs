@@ -107,8 +107,14 @@ limits! {
         "Most tokens of prompt and answer together; the model's own limit if that is lower";
     retry_after_s: u32 = 1, 1..=3600, "What clients are told to wait when the queue is full";
     drain_s_max: u64 = 60, 0..=86400, "Longest wait for running requests at the end, in seconds";
-    adapters_max: usize = 4096, 1..=1048576, "Most adapters";
-    adapter_bytes_max: u64 = 8589934592, 1..=1099511627776, "Bytes of adapter weights at once";
+    adapters_max: usize = 65536, 1..=1048576, "Most adapters, in memory or not";
+    adapter_bytes_max: u64 = 8589934592, 1..=1099511627776,
+        "Bytes of adapter weights in memory at once";
+    adapter_loads_max: usize = 2, 1..=64, "Most adapters that are loaded at once";
+    adapter_wait_s_max: u64 = 60, 1..=3600,
+        "Longest wait of a request for an adapter that is not in memory, in seconds";
+    corpora_max: usize = 256, 0..=1048576,
+        "Most corpora of adapter_dir kept in memory, which routers may look at";
     span_min_tokens: usize = 6, 1..=4096, "Shortest run of tokens that is evidence";
     spans_max: usize = 256, 1..=65536, "Most spans reported of one answer";
     span_documents_max: usize = 8, 1..=4096, "Most documents named for one span";

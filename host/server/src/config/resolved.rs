@@ -110,6 +110,10 @@ pub(crate) struct Config {
     pub(crate) adapters: Vec<NamedAdapter>,
     /// Directory of adapters.
     pub(crate) adapter_dir: Option<PathBuf>,
+    /// Directories below which the vLLM-shaped API may load adapters.
+    pub(crate) adapter_roots: Vec<PathBuf>,
+    /// Whether that API is on the public listener too.
+    pub(crate) runtime_adapters: bool,
     /// Directory of plugins.
     pub(crate) plugin_dir: Option<PathBuf>,
     /// The operator's word on plugins.
@@ -164,9 +168,12 @@ impl Config {
             let got = limits.step_tokens_max.to_string();
             return Err(ConfigError::Value { key: "step_tokens_max", expected, got });
         }
+        let adapter_roots = settings.adapter_dir.iter().chain(&settings.adapter_root).cloned();
         Ok(Self {
             model,
             base_name,
+            adapter_roots: adapter_roots.collect(),
+            runtime_adapters: settings.allow_runtime_lora_updating.unwrap_or(false),
             adapters: settings.adapter,
             adapter_dir: settings.adapter_dir,
             plugin_dir: settings.plugin_dir,

@@ -26,6 +26,13 @@ pub(crate) struct Settings {
     /// Directory of which each sub-directory with an adapter_config.json is an adapter
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter_dir: Option<PathBuf>,
+    /// A directory below which /v1/load_lora_adapter may load, besides adapter_dir; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter_root: Vec<PathBuf>,
+    /// Has /v1/load_lora_adapter and its like on the public API too, for every client
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub(crate) allow_runtime_lora_updating: Option<bool>,
     /// Directory of which each sub-directory with a plugin.toml is a plugin
     #[arg(long, value_name = "DIR")]
     pub(crate) plugin_dir: Option<PathBuf>,
@@ -84,6 +91,10 @@ impl Settings {
             base_name: self.base_name.or(lower.base_name),
             adapter: by_name(self.adapter, lower.adapter, |entry| &entry.name),
             adapter_dir: self.adapter_dir.or(lower.adapter_dir),
+            adapter_root: [lower.adapter_root, self.adapter_root].concat(),
+            allow_runtime_lora_updating: self
+                .allow_runtime_lora_updating
+                .or(lower.allow_runtime_lora_updating),
             plugin_dir: self.plugin_dir.or(lower.plugin_dir),
             plugins: by_name(self.plugins, lower.plugins, |entry| &entry.name),
             grant_requested: self.grant_requested.or(lower.grant_requested),
@@ -116,6 +127,7 @@ impl Settings {
         let adapters = self.adapter.iter_mut().map(|entry| &mut entry.path);
         let plugins = self.plugins.iter_mut().filter_map(|entry| entry.path.as_mut());
         let paths = single.into_iter().filter_map(Option::as_mut).chain(adapters).chain(plugins);
+        let paths = paths.chain(&mut self.adapter_root);
         for path in paths {
             *path = dir.join(&*path);
         }

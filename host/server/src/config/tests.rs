@@ -31,6 +31,12 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("base_name", "base_name = 'b'", "--base-name=b"),
     ("adapter", "[[adapter]]\nname = 'a'\npath = 'd/e=f'", "--adapter=a=d/e=f"),
     ("adapter_dir", "adapter_dir = 'a'", "--adapter-dir=a"),
+    ("adapter_root", "adapter_root = ['r']", "--adapter-root=r"),
+    (
+        "allow_runtime_lora_updating",
+        "allow_runtime_lora_updating = true",
+        "--allow-runtime-lora-updating",
+    ),
     ("plugin_dir", "plugin_dir = 'p'", "--plugin-dir=p"),
     (
         "plugins",

@@ -133,6 +133,10 @@ impl From<PipelineError> for ApiError {
             PipelineError::Expired { .. } => {
                 Self::unavailable(&message).with_code("deadline_exceeded")
             }
+            PipelineError::AdapterUnavailable { retry_after_s, .. } => {
+                let error = Self::unavailable(&message).with_code("adapter_unavailable");
+                Self { retry_after_s: Some(retry_after_s), ..error }
+            }
             PipelineError::Draining => Self::unavailable(&message),
             PipelineError::Rejected { status, code, message, retry_after_ms, plugin } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
@@ -175,6 +179,9 @@ mod tests {
         check(PipelineError::Draining, 503, Some("unavailable"), None);
         let expired = PipelineError::Expired { waited_ms: 9 };
         check(expired, 503, Some("deadline_exceeded"), None);
+        let (adapter, reason) = ("a".to_owned(), "busy".to_owned());
+        let missing = PipelineError::AdapterUnavailable { adapter, reason, retry_after_s: 3 };
+        check(missing, 503, Some("adapter_unavailable"), None);
         let failed =
             PipelineError::PluginFailed { plugin: "p".to_owned(), reason: "trap".to_owned() };
         check(failed, 502, Some("plugin_failed"), None);

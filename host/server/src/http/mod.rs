@@ -21,5 +21,14 @@ mod wire;
 pub(crate) use auth::{Keys, hash_key};
 pub(crate) use body::JsonBody;
 pub(crate) use error::ApiError;
-pub(crate) use routes::router;
+pub(crate) use routes::{lora_router, router};
 pub(crate) use state::{HttpLimits, PublicState};
+
+/// Runs a change that reads files or compiles, away from the threads that serve. The change is not
+/// abandoned when the operator's connection breaks.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<axum::Json<T>, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| ApiError::internal(&error))?.map(axum::Json)
+}

@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 
 use super::auth::Keys;
 use super::error::ApiError;
+use crate::assemble::adapters::Adapters;
 
 /// Limits of the public listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,9 @@ pub(crate) struct PublicState {
     pub(crate) keys: Option<Arc<Keys>>,
     pub(crate) limits: HttpLimits,
     pub(crate) metrics: Arc<Registry>,
+    pub(crate) adapters: Arc<Adapters>,
+    /// Whether clients may load and unload adapters.
+    pub(crate) runtime_adapters: bool,
     /// Set once the process has been told to stop.
     pub(crate) draining: Arc<AtomicBool>,
 }
@@ -62,6 +66,12 @@ impl PublicState {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl FromRef<PublicState> for Arc<Adapters> {
+    fn from_ref(state: &PublicState) -> Self {
+        Arc::clone(&state.adapters)
     }
 }
 

@@ -76,6 +76,8 @@ async fn serve(config: Config, ready: impl FnOnce(&Ready)) -> Result<ExitCode> {
         keys,
         limits: http_limits,
         metrics: Arc::clone(&parts.metrics),
+        adapters: Arc::clone(&parts.adapters),
+        runtime_adapters: config.runtime_adapters,
         draining: Arc::clone(&draining),
     });
     let admin_routes = admin::router(AdminState {

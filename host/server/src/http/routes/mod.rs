@@ -2,6 +2,7 @@
 
 mod embeddings;
 mod generate;
+mod lora;
 mod models;
 mod receipts;
 mod responses;
@@ -10,16 +11,25 @@ mod tokens;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn;
+use axum::middleware::{from_extractor_with_state, from_fn};
 use axum::routing::{get, post};
 
+use super::auth::Tenant;
 use super::error::ApiError;
 use super::request_id;
 use super::state::PublicState;
+pub(crate) use lora::router as lora_router;
 
 /// The public listener's routes.
 pub(crate) fn router(state: PublicState) -> Router {
+    let runtime_adapters = match state.runtime_adapters {
+        true => {
+            lora_router().layer(from_extractor_with_state::<Tenant, PublicState>(state.clone()))
+        }
+        false => Router::new(),
+    };
     Router::new()
+        .merge(runtime_adapters)
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/chat/completions", post(generate::chat))

@@ -51,7 +51,7 @@ fn wire(state: &PublicState, card: ModelCard) -> ModelWire {
     let (parent, generation) = match card.kind {
         ModelKind::Base => (None, Some(state.pipeline.base().digest.to_string())),
         // Where the adapter lies is the operator's business, not the client's.
-        ModelKind::Adapter { generation, parent, path: _ } => (Some(parent), Some(generation)),
+        ModelKind::Adapter { generation, parent, path: _ } => (Some(parent), generation),
         ModelKind::Agent { version } => (None, Some(version)),
     };
     ModelWire {
