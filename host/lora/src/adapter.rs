@@ -1,13 +1,15 @@
 //! One adapter in memory: immutable, named by its content.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use kernels::LoraPair;
 use request::AdapterGeneration;
 
+use crate::blend;
 use crate::files::{self, Loaded};
-use crate::index::Plan;
+use crate::index::{self, Plan};
 use crate::registry::Hold;
 use crate::{LoraError, ModelShape};
 
@@ -20,6 +22,8 @@ pub(crate) struct Weights {
     targets: Vec<String>,
     rank_max: usize,
     bytes: u64,
+    /// Of a blend, what each part is.
+    parts: Vec<AdapterGeneration>,
 }
 
 impl Weights {
@@ -35,14 +39,40 @@ impl Weights {
         let (targets, rank_max) = (plan.names(shape), plan.rank_max());
         let loaded = files::load(plan.file, shape, &plan.targets)?;
         let Loaded { generation, modules } = loaded;
-        Ok(Self { generation, modules, targets, rank_max, bytes: plan.bytes })
+        let (bytes, parts) = (plan.bytes, Vec::new());
+        Ok(Self { generation, modules, targets, rank_max, bytes, parts })
+    }
+
+    /// Loads several directories as one adapter, each with its weight; `check` as in
+    /// [`Weights::load`].
+    pub(crate) fn load_blend(
+        parts: &[(&Path, f32)],
+        shape: &ModelShape,
+        check: impl FnOnce(u64) -> Result<(), LoraError>,
+    ) -> Result<Self, LoraError> {
+        let plans = index::plans(parts, shape)?;
+        let bytes = index::blend_bytes(&plans, shape).unwrap_or(u64::MAX);
+        check(bytes)?;
+        let rank_max = index::blend_ranks(&plans, shape).into_iter().max().unwrap_or(0);
+        let names = plans.iter().flat_map(|(plan, _)| plan.names(shape));
+        let targets = names.collect::<BTreeSet<String>>().into_iter().collect();
+        let (generations, modules) = files::load_blend(plans, shape)?;
+        let weights = parts.iter().map(|(_, weight)| *weight);
+        let weighted: Vec<_> = generations.iter().copied().zip(weights).collect();
+        let generation = blend::identity(&weighted);
+        Ok(Self { generation, modules, targets, rank_max, bytes, parts: generations })
+    }
+
+    /// Of a blend, what each part is.
+    pub(crate) fn parts(&self) -> &[AdapterGeneration] {
+        &self.parts
     }
 
     /// Weights without modules, for tests of who holds what.
     #[cfg(test)]
     pub(crate) fn fake(generation: AdapterGeneration, bytes: u64) -> Self {
         let (modules, targets) = (Vec::new(), Vec::new());
-        Self { generation, modules, targets, rank_max: 1, bytes }
+        Self { generation, modules, targets, rank_max: 1, bytes, parts: Vec::new() }
     }
 
     pub(crate) fn generation(&self) -> AdapterGeneration {

@@ -132,6 +132,14 @@ pub enum LoraError {
         /// The adapter's directory.
         path: PathBuf,
     },
+    /// A name that spells a blend of adapters which can't be made.
+    #[error("invalid blend {name:?}: {reason}")]
+    Blend {
+        /// The name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Too many wait for adapters to be loaded.
     #[error("{waiting} requests wait for adapters, the most allowed")]
     Busy {

@@ -12,8 +12,10 @@ use std::path::Path;
 use kernels::{LoraPair, WeightBytes};
 use request::{AdapterGeneration, Digest};
 
+use crate::blend::Pairs;
 use crate::config::Target;
 use crate::header::{WeightsFile, tensor_name};
+use crate::index::Plan;
 use crate::{LoraError, ModelShape};
 
 /// Name of the weights file.
@@ -48,6 +50,36 @@ pub(crate) fn load(
         modules[target.module] = Some(LoraPair::new(&a, &b, target.scale)?);
     }
     Ok(Loaded { generation: source.identity(shape, targets)?, modules })
+}
+
+/// Reads the tensors of all parts and lays them side by side; the generation of each part. A part is
+/// what it was indexed as, and the factor of its product.
+pub(crate) fn load_blend(
+    parts: Vec<(Plan, f32)>,
+    shape: &ModelShape,
+) -> Result<(Vec<AdapterGeneration>, Vec<Option<LoraPair>>), LoraError> {
+    let mut sources = Vec::new();
+    for (Plan { file, targets, .. }, weight) in parts {
+        file.read_ahead();
+        sources.push((Source { file, digests: HashMap::new() }, targets, weight));
+    }
+    let (mut modules, mut a, mut b) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, module) in shape.modules.iter().enumerate() {
+        let mut pairs = Pairs::default();
+        for (source, targets, weight) in &mut sources {
+            let Some(target) = targets.iter().find(|target| target.module == index) else {
+                continue;
+            };
+            let (a_size, b_size) =
+                ([target.rank, module.in_features], [module.out_features, target.rank]);
+            let a = source.weight(&tensor_name(&module.path, 'A'), a_size, &mut a)?;
+            let b = source.weight(&tensor_name(&module.path, 'B'), b_size, &mut b)?;
+            pairs.push(&a, &b, target.scale * *weight);
+        }
+        modules.push(pairs.join(module.in_features)?);
+    }
+    let identities = sources.iter().map(|(source, targets, _)| source.identity(shape, targets));
+    Ok((identities.collect::<Result<_, _>>()?, modules))
 }
 
 /// A weights file while it is read, with the digests of what was read so far.

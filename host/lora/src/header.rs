@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kernels::{LoraPair, WeightFormat};
 use safetensors::Dtype;
@@ -19,6 +20,116 @@ pub(crate) const HEADER_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of the header's own length.
 const LENGTH_BYTES: u64 = 8;
 
+/// A weights file whose header was read and not looked at.
+pub(crate) struct RawFile {
+    path: PathBuf,
+    file: File,
+    /// Bytes of the file.
+    length: u64,
+    header: Vec<u8>,
+}
+
+impl RawFile {
+    /// Opens the weights of `dir`, which may be no longer than `targets` allow.
+    pub(crate) fn open(
+        dir: &Path,
+        shape: &ModelShape,
+        targets: &[Target],
+    ) -> Result<Self, LoraError> {
+        let path = dir.join(files::WEIGHTS_FILE);
+        let elements = targets.iter().map(|target| {
+            let module = &shape.modules[target.module];
+            (target.rank as u64).saturating_mul((module.in_features + module.out_features) as u64)
+        });
+        let elements = elements.fold(0, u64::saturating_add);
+        let bytes_max = elements.saturating_mul(4).saturating_add(HEADER_BYTES_MAX);
+        let (file, length) = files::open(&path, bytes_max)?;
+        let header = read_header(&path, &file, length)?;
+        Ok(Self { path, file, length, header })
+    }
+
+    /// Checks names, shapes, types and the file's length.
+    pub(crate) fn check(
+        self,
+        shape: &ModelShape,
+        targets: &[Target],
+    ) -> Result<WeightsFile, LoraError> {
+        let header: Metadata = serde_json::from_slice(&self.header)
+            .map_err(|error| self.refused(format!("header: {error}")))?;
+        self.check_length(header.data_len() as u64)?;
+        let expected = expected_tensors(shape, targets);
+        let mut names = header.offset_keys();
+        names.sort_unstable();
+        let Self { path, file, header: raw, .. } = self;
+        if let Some(name) = names.iter().find(|name| !expected.contains_key(*name)) {
+            return Err(LoraError::TensorUnknown { name: name.clone(), path });
+        }
+        let data_start = LENGTH_BYTES + raw.len() as u64;
+        let weights = WeightsFile { path, file, header, data_start, names };
+        for (name, dims) in &expected {
+            weights.check(name, *dims)?;
+        }
+        Ok(weights)
+    }
+
+    fn check_length(&self, expected: u64) -> Result<(), LoraError> {
+        let found = self.length - LENGTH_BYTES - self.header.len() as u64;
+        if expected != found {
+            let reason =
+                format!("{found} bytes of tensors, the header says {expected}: cut short?");
+            return Err(self.refused(reason));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, reason: String) -> LoraError {
+        LoraError::WeightsFile { path: self.path.clone(), reason }
+    }
+}
+
+/// The last header that was checked. Adapters of one recipe differ in their weights alone, so that a
+/// folder of thousands has few headers to check.
+#[derive(Default)]
+pub(crate) struct LastHeader(Mutex<Option<Arc<Checked>>>);
+
+struct Checked {
+    header: Vec<u8>,
+    /// Module and rank of each target.
+    targets: Vec<(usize, usize)>,
+    /// Bytes of all tensors in the file.
+    data_bytes: u64,
+    /// Bytes of the weights in memory.
+    bytes: Option<u64>,
+}
+
+impl LastHeader {
+    /// Checks `file` and tells how many bytes its weights take in memory; `None` if they can't be
+    /// addressed.
+    pub(crate) fn bytes(
+        &self,
+        file: RawFile,
+        shape: &ModelShape,
+        targets: &[Target],
+    ) -> Result<Option<u64>, LoraError> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sizes = targets.iter().map(|target| (target.module, target.rank));
+        let same = |last: &&Arc<Checked>| {
+            last.header == file.header && last.targets.iter().copied().eq(sizes.clone())
+        };
+        if let Some(last) = last.as_ref().filter(same) {
+            file.check_length(last.data_bytes)?;
+            return Ok(last.bytes);
+        }
+        let header = file.header.clone();
+        let checked = file.check(shape, targets)?;
+        let bytes = checked.bytes(shape, targets)?;
+        let data_bytes = checked.header.data_len() as u64;
+        let checked = Checked { header, targets: sizes.collect(), data_bytes, bytes };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(checked));
+        Ok(bytes)
+    }
+}
+
 /// An open weights file that has exactly the tensors required.
 #[derive(Debug)]
 pub(crate) struct WeightsFile {
@@ -32,30 +143,6 @@ pub(crate) struct WeightsFile {
 }
 
 impl WeightsFile {
-    /// Opens the weights of `dir` and checks names, shapes, types and the file's length.
-    pub(crate) fn open(
-        dir: &Path,
-        shape: &ModelShape,
-        targets: &[Target],
-    ) -> Result<Self, LoraError> {
-        let path = dir.join(files::WEIGHTS_FILE);
-        let expected = expected_tensors(shape, targets);
-        let elements = expected.values().map(|dims| dims[0] as u64 * dims[1] as u64).sum::<u64>();
-        let bytes_max = elements.saturating_mul(4).saturating_add(HEADER_BYTES_MAX);
-        let (file, length) = files::open(&path, bytes_max)?;
-        let (header, data_start) = read_header(&path, &file, length)?;
-        let mut names = header.offset_keys();
-        names.sort_unstable();
-        if let Some(name) = names.iter().find(|name| !expected.contains_key(*name)) {
-            return Err(LoraError::TensorUnknown { name: name.clone(), path });
-        }
-        let weights = Self { path, file, header, data_start, names };
-        for (name, dims) in &expected {
-            weights.check(name, *dims)?;
-        }
-        Ok(weights)
-    }
-
     /// Names of all tensors, sorted.
     pub(crate) fn names(&self) -> &[String] {
         &self.names
@@ -145,8 +232,8 @@ fn expected_tensors(shape: &ModelShape, targets: &[Target]) -> BTreeMap<String, 
     expected
 }
 
-/// The header, and where the tensors begin.
-fn read_header(path: &Path, file: &File, length: u64) -> Result<(Metadata, u64), LoraError> {
+/// The bytes of the header.
+fn read_header(path: &Path, file: &File, length: u64) -> Result<Vec<u8>, LoraError> {
     let refused = |reason: String| LoraError::WeightsFile { path: path.to_owned(), reason };
     let read = |buffer: &mut [u8], at: u64| {
         let failed = |source| LoraError::Read { path: path.to_owned(), source };
@@ -163,13 +250,5 @@ fn read_header(path: &Path, file: &File, length: u64) -> Result<(Metadata, u64),
     }
     let mut header = vec![0; header_bytes as usize];
     read(&mut header, LENGTH_BYTES)?;
-    let header: Metadata =
-        serde_json::from_slice(&header).map_err(|error| refused(format!("header: {error}")))?;
-    let data_start = LENGTH_BYTES + header_bytes;
-    let (expected, found) = (header.data_len() as u64, length - data_start);
-    if expected != found {
-        let reason = format!("{found} bytes of tensors, the header says {expected}: cut short?");
-        return Err(refused(reason));
-    }
-    Ok((header, data_start))
+    Ok(header)
 }

@@ -6,8 +6,10 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use kernels::LoraPair;
+
 use crate::config::{CONFIG_FILE, PeftConfig, Target};
-use crate::header::WeightsFile;
+use crate::header::{LastHeader, RawFile, WeightsFile};
 use crate::{LoraError, ModelShape, files};
 
 /// A PEFT directory that fits a base model.
@@ -57,42 +59,94 @@ impl Plan {
     pub(crate) fn read(dir: &Path, shape: &ModelShape) -> Result<Self, LoraError> {
         let config = PeftConfig::from_dir(dir)?;
         let targets = config.targets(shape)?;
-        let file = WeightsFile::open(dir, shape, &targets)?;
-        let bytes = file.bytes(shape, &targets)?;
-        let bytes = bytes.ok_or_else(|| config.invalid("r", "the weights can't be addressed"))?;
+        let file = RawFile::open(dir, shape, &targets)?.check(shape, &targets)?;
+        let bytes = addressable(&config, file.bytes(shape, &targets)?)?;
         Ok(Self { targets, file, bytes })
     }
 
     pub(crate) fn rank_max(&self) -> usize {
-        self.targets.iter().map(|target| target.rank).max().unwrap_or(0)
+        rank_max(&self.targets)
     }
 
     pub(crate) fn names(&self, shape: &ModelShape) -> Vec<String> {
-        let names: BTreeSet<&str> = self
-            .targets
-            .iter()
-            .map(|target| {
-                let path = shape.modules[target.module].path.as_str();
-                path.rsplit('.').next().unwrap_or(path)
-            })
-            .collect();
-        names.into_iter().map(str::to_owned).collect()
+        names(&self.targets, shape)
     }
+}
+
+fn addressable(config: &PeftConfig, bytes: Option<u64>) -> Result<u64, LoraError> {
+    bytes.ok_or_else(|| config.invalid("r", "the weights can't be addressed"))
+}
+
+fn rank_max(targets: &[Target]) -> usize {
+    targets.iter().map(|target| target.rank).max().unwrap_or(0)
+}
+
+/// Last names of the modules that are changed, sorted.
+fn names(targets: &[Target], shape: &ModelShape) -> Vec<String> {
+    let names: BTreeSet<&str> = targets
+        .iter()
+        .map(|target| {
+            let path = shape.modules[target.module].path.as_str();
+            path.rsplit('.').next().unwrap_or(path)
+        })
+        .collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// What each part of a blend asks of a base model, with its weight.
+pub(crate) fn plans(
+    parts: &[(&Path, f32)],
+    shape: &ModelShape,
+) -> Result<Vec<(Plan, f32)>, LoraError> {
+    parts.iter().map(|(dir, weight)| Ok((Plan::read(dir, shape)?, *weight))).collect()
+}
+
+/// Rank of each module of a blend.
+pub(crate) fn blend_ranks(plans: &[(Plan, f32)], shape: &ModelShape) -> Vec<usize> {
+    let mut ranks = vec![0; shape.modules.len()];
+    for target in plans.iter().flat_map(|(plan, _)| &plan.targets) {
+        ranks[target.module] += target.rank;
+    }
+    ranks
+}
+
+/// Bytes of a blend in memory; `None` if they can't be addressed.
+pub(crate) fn blend_bytes(plans: &[(Plan, f32)], shape: &ModelShape) -> Option<u64> {
+    let ranks = blend_ranks(plans, shape);
+    let used = ranks.into_iter().zip(&shape.modules).filter(|(rank, _)| *rank > 0);
+    let mut sizes = used.map(|(rank, module)| (rank, module.in_features, module.out_features));
+    // Weights make floats of whatever the files hold.
+    sizes.try_fold(0_u64, |sum, sizes| {
+        sum.checked_add(LoraPair::bytes_for(sizes, size_of::<f32>())?)
+    })
 }
 
 impl Indexed {
     /// Indexes `dir`.
-    pub(crate) fn read(dir: &Path, shape: &ModelShape) -> Result<Self, LoraError> {
+    pub(crate) fn read(
+        dir: &Path,
+        shape: &ModelShape,
+        last: &LastHeader,
+    ) -> Result<Self, LoraError> {
         // Taken first: what is written from here on counts as a change.
         let stamp = Stamp::of(dir)?;
-        let plan = Plan::read(dir, shape)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            rank_max: plan.rank_max(),
-            bytes: plan.bytes,
-            targets: plan.names(shape),
-            stamp,
-        })
+        let config = PeftConfig::from_dir(dir)?;
+        let targets = config.targets(shape)?;
+        let file = RawFile::open(dir, shape, &targets)?;
+        let bytes = addressable(&config, last.bytes(file, shape, &targets)?)?;
+        let (rank_max, targets) = (rank_max(&targets), names(&targets, shape));
+        Ok(Self { dir: dir.to_owned(), rank_max, bytes, targets, stamp })
+    }
+
+    /// Indexes the blend of several directories.
+    pub(crate) fn blend(parts: &[(&Path, f32)], shape: &ModelShape) -> Result<Self, LoraError> {
+        let stamp = Stamp::of(parts[0].0)?;
+        let plans = plans(parts, shape)?;
+        let bytes = blend_bytes(&plans, shape).unwrap_or(u64::MAX);
+        let names = plans.iter().flat_map(|(plan, _)| plan.names(shape));
+        let targets = names.collect::<BTreeSet<String>>().into_iter().collect();
+        let rank_max = blend_ranks(&plans, shape).into_iter().max().unwrap_or(0);
+        Ok(Self { dir: parts[0].0.to_owned(), rank_max, bytes, targets, stamp })
     }
 
     /// An adapter without files, for tests of who holds what.

@@ -2,7 +2,8 @@
 //!
 //! Parts: [`config`] (`adapter_config.json`, and which modules it targets), `header` and [`files`]
 //! (the tensors), `index` (what is known without them), [`adapter`] (immutable weights, named by
-//! content), `tier` (what is in memory, who may be evicted), [`registry`] (alias, generation, lease,
+//! content), `blend` (several adapters as one), `tier` (what is in memory, who
+//! may be evicted), [`registry`] (alias, generation, lease,
 //! loader threads, the folder of adapters), [`shape`] (what a base model offers to attach to).
 //!
 //! This crate never merges weights into a base model, never applies a part of an adapter it can't
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adapter;
+mod blend;
 pub mod config;
 pub mod error;
 pub mod files;
@@ -25,7 +27,7 @@ pub use adapter::Adapter;
 pub use error::LoraError;
 pub use metrics::RegistryMetrics;
 pub use registry::{
-    Acquire, AdapterInfo, Folder, Lease, Registry, RegistryConfig, Residence, Scan,
+    Acquire, AdapterInfo, Folder, Lease, LeasePart, Registry, RegistryConfig, Residence, Scan,
 };
 pub use shape::{ModelShape, ModuleShape};
 

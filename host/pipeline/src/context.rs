@@ -32,8 +32,8 @@ pub(crate) struct Context {
     pub(crate) adapter: Option<String>,
     /// Its content.
     pub(crate) generation: Option<AdapterGeneration>,
-    /// Where to find what that adapter was trained on.
-    pub(crate) corpus: Option<CorpusRef>,
+    /// Where to find what that adapter, or each of a blend, was trained on.
+    pub(crate) corpora: Vec<CorpusRef>,
     /// Tokens of the prompt, once encoded.
     pub(crate) prompt_tokens: u32,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Context {
 pub(crate) struct Answered {
     alias: String,
     generation: AdapterGeneration,
-    corpus: CorpusRef,
+    corpora: Vec<CorpusRef>,
 }
 
 impl Answered {
@@ -51,7 +51,7 @@ impl Answered {
         Self {
             alias: lease.alias().to_owned(),
             generation: lease.generation(),
-            corpus: corpora.of(lease),
+            corpora: corpora.of(lease),
         }
     }
 }
@@ -65,7 +65,7 @@ impl Context {
             uses: Vec::new(),
             adapter: None,
             generation: None,
-            corpus: None,
+            corpora: Vec::new(),
             prompt_tokens: 0,
         }
     }
@@ -116,8 +116,13 @@ impl Context {
         Err(PipelineError::PluginFailed { plugin, reason: fault.kind.to_string() })
     }
 
+    /// Each plugin counts once per request, however often it was called: a fault is what to report.
     fn note(&mut self, plugin: &Arc<Plugin>, fault: Option<String>, bypassed: bool) {
-        self.uses.push(PluginUse { plugin: Arc::clone(plugin), fault, bypassed });
+        match self.uses.iter_mut().find(|used| Arc::ptr_eq(&used.plugin, plugin)) {
+            Some(used) if fault.is_some() => (used.fault, used.bypassed) = (fault, bypassed),
+            Some(_) => {}
+            None => self.uses.push(PluginUse { plugin: Arc::clone(plugin), fault, bypassed }),
+        }
     }
 }
 
@@ -141,17 +146,17 @@ impl Context {
 
     /// As [`Context::lease`], for an adapter that was let go since.
     pub(crate) fn answered(&mut self, answered: &Answered) {
-        self.corpus = Some(answered.corpus.clone());
+        self.corpora = answered.corpora.clone();
         (self.adapter, self.generation) = (Some(answered.alias.clone()), Some(answered.generation));
     }
 
     /// The adapter had no part in the answer after all.
     pub(crate) fn release(&mut self) {
-        (self.adapter, self.generation, self.corpus) = (None, None, None);
+        (self.adapter, self.generation) = (None, None);
+        self.corpora.clear();
     }
 
-    /// Notes what the postprocessors of one choice did. Each plugin counts once per request: a
-    /// fault on any choice is the one to report.
+    /// Notes what the postprocessors of one choice did.
     pub(crate) fn absorb(
         &mut self,
         plugins: Vec<Arc<Plugin>>,
@@ -161,11 +166,7 @@ impl Context {
             let fault = faults.iter().find(|(failed, _)| Arc::ptr_eq(failed, &plugin));
             let fault = fault.map(|(_, fault)| fault.kind.to_string());
             let bypassed = fault.is_some() && plugin.bypasses();
-            match self.uses.iter_mut().find(|used| Arc::ptr_eq(&used.plugin, &plugin)) {
-                Some(used) if fault.is_some() => (used.fault, used.bypassed) = (fault, bypassed),
-                Some(_) => {}
-                None => self.note(&plugin, fault, bypassed),
-            }
+            self.note(&plugin, fault, bypassed);
         }
     }
 

@@ -44,6 +44,8 @@ struct Entry {
 /// What a request knows of the corpus of its adapter, whatever the alias names later.
 #[derive(Clone, Debug)]
 pub(crate) struct CorpusRef {
+    /// What the adapter's part in the answer is multiplied by.
+    pub(crate) weight: f32,
     alias: String,
     version: u64,
     dir: PathBuf,
@@ -111,11 +113,17 @@ impl CorpusStore {
         kept.collect()
     }
 
-    /// What the holder of `lease` is to be traced to.
-    pub(crate) fn of(&self, lease: &lora::Lease) -> CorpusRef {
-        let (alias, version) = (lease.alias().to_owned(), lease.version());
-        let kept = self.lock().kept(&alias, version);
-        CorpusRef { alias, version, dir: lease.dir().to_owned(), kept }
+    /// What the holder of `lease` is to be traced to: one corpus for each adapter in it.
+    pub(crate) fn of(&self, lease: &lora::Lease) -> Vec<CorpusRef> {
+        let state = self.lock();
+        let of_part = |part: lora::LeasePart<'_>| CorpusRef {
+            weight: part.weight,
+            alias: part.alias.to_owned(),
+            version: part.version,
+            dir: part.dir.to_owned(),
+            kept: state.kept(part.alias, part.version),
+        };
+        lease.parts().into_iter().map(of_part).collect()
     }
 
     /// Opens what `of` is to be traced to; `None` if that is not known, or not there any more: an
@@ -178,5 +186,96 @@ impl State {
             self.recent.pop_front();
         }
         Some(segment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKENIZER: &str = r#"{"version": "1.0", "added_tokens": [], "model":
+        {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}}"#;
+
+    struct World {
+        dir: tempfile::TempDir,
+        store: CorpusStore,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("folder");
+            std::fs::write(dir.path().join("tokenizer.json"), TOKENIZER).expect("written");
+            let tokenizer = Arc::new(Tokenizer::from_dir(dir.path()).expect("a tokenizer"));
+            let store = CorpusStore::new(dir.path().join("cache"), tokenizer);
+            Self { dir, store }
+        }
+
+        /// Writes the corpus of an adapter, which one contributor made.
+        fn write(&self, alias: &str, contributor: &str) -> PathBuf {
+            let dir = self.dir.path().join(alias);
+            std::fs::create_dir_all(&dir).expect("folder");
+            let line =
+                format!(r#"{{"id": "1", "contributor": "{contributor}", "text": "a b a b"}}"#);
+            std::fs::write(dir.join(CORPUS_FILE), line).expect("written");
+            dir
+        }
+
+        fn at(&self, alias: &str, version: u64) -> CorpusRef {
+            let kept = self.store.lock().kept(alias, version);
+            let dir = self.dir.path().join(alias);
+            CorpusRef { weight: 1.0, alias: alias.to_owned(), version, dir, kept }
+        }
+
+        fn owner(&self, at: &CorpusRef) -> Option<String> {
+            let segment = self.store.open(at).expect("opened")?;
+            Some(segment.owner_name(0).to_owned())
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_of_one_version() {
+        let world = World::new();
+        let dir = world.write("x", "old");
+        let old = world.store.load(&dir).expect("built").expect("there");
+        world.store.set("x", 1, old);
+        let before = world.at("x", 1);
+        world.write("x", "new");
+        let new = world.store.load(&dir).expect("built").expect("there");
+        world.store.set("x", 2, new);
+        assert_eq!(world.owner(&before).as_deref(), Some("old"), "as it was pinned");
+        assert_eq!(world.owner(&world.at("x", 1)), None, "not what a later version has");
+        assert_eq!(world.owner(&world.at("x", 2)).as_deref(), Some("new"));
+        assert!(world.store.keeps("x", 2) && !world.store.keeps("x", 1));
+        assert_eq!(world.store.list().len(), 1);
+        world.store.remove("x");
+        assert!(world.store.get("x").is_none() && world.store.list().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_kept_is_opened_and_may_not_change() {
+        let world = World::new();
+        assert_eq!(world.owner(&world.at("none", 1)), None);
+        world.write("x", "first");
+        assert_eq!(world.owner(&world.at("x", 1)).as_deref(), Some("first"));
+        assert!(world.store.list().is_empty(), "routers see what is kept");
+        // Others have been asked for since, and the file is another.
+        for version in 0..=RECENT_MAX as u64 {
+            let alias = format!("y{version}");
+            world.write(&alias, "other");
+            assert!(world.owner(&world.at(&alias, 100 + version)).is_some());
+        }
+        assert!(world.store.lock().recent.len() <= RECENT_MAX);
+        world.write("x", "second");
+        assert_eq!(world.owner(&world.at("x", 1)), None, "it has not seen that");
+        assert_eq!(world.owner(&world.at("x", 2)).as_deref(), Some("second"));
+        assert_eq!(world.owner(&world.at("x", 1)), None);
+    }
+
+    #[test]
+    fn a_corpus_that_can_not_be_read_is_an_error() {
+        let world = World::new();
+        let dir = world.write("x", "a");
+        std::fs::write(dir.join(CORPUS_FILE), "{").expect("written");
+        assert!(world.store.open(&world.at("x", 1)).is_err());
     }
 }

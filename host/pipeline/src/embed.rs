@@ -110,14 +110,11 @@ impl Pipeline {
         let messages = tokenize::messages(shared, &context.request.input)?;
         let target = route::run(shared, context, &messages).await?;
         let model = target.name(&shared.base.name);
-        let lease = match target {
+        let acquire = match target {
             Target::Base => None,
-            Target::Adapter(lease) => Some(lease),
+            Target::Adapter(acquire) => Some(acquire),
             Target::Agent(_) => return Err(invalid("model", "an agent has no embeddings")),
         };
-        if let Some(lease) = &lease {
-            context.lease(lease, &shared.corpora);
-        }
         let prepared = preprocess::run(context, messages).await?;
         if prepared.response.is_some() {
             context.release();
@@ -127,6 +124,13 @@ impl Pipeline {
         let (messages, changed) = (prepared.messages, prepared.changed);
         let prompt = tokenize::prompt(shared, &context.request, messages, changed).await?;
         shared.fit(prompt.len(), Some(0), 0)?;
+        let lease = match acquire {
+            Some(acquire) => Some(shared.lease(acquire).await?),
+            None => None,
+        };
+        if let Some(lease) = &lease {
+            context.lease(lease, &shared.corpora);
+        }
         context.prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         let adapter = lease.as_ref().map(|lease| Arc::clone(lease.adapter()));
         let whose = (context.request.tenant.as_str(), &context.request.serving);

@@ -95,6 +95,9 @@ impl Shared {
     pub(crate) fn adapter_error(&self, alias: &str, error: &LoraError) -> PipelineError {
         match error {
             LoraError::Unknown { .. } => PipelineError::ModelNotFound { model: alias.to_owned() },
+            LoraError::Blend { .. } => {
+                PipelineError::Invalid { param: "model", message: error.to_string() }
+            }
             LoraError::Busy { .. } => {
                 PipelineError::Overloaded { retry_after_s: self.config.retry_after_s }
             }

@@ -29,7 +29,8 @@ fn generation(content: u8) -> AdapterGeneration {
 }
 
 impl Backing for FakeBacking {
-    fn load(&self, indexed: &Indexed) -> Result<Weights, LoraError> {
+    fn load(&self, version: &Version) -> Result<Weights, LoraError> {
+        let indexed = &version.indexed;
         let name = indexed.dir.display().to_string();
         self.0.loads.lock().unwrap().push(name.clone());
         let content = self.0.contents.lock().unwrap().get(&name).copied();
@@ -81,6 +82,7 @@ impl World {
             alias: alias.to_owned(),
             indexed: Indexed::fake(alias, bytes),
             origin: Origin::Named,
+            parts: Vec::new(),
             generation: OnceLock::new(),
             counts: Counts::default(),
         })
@@ -182,6 +184,8 @@ fn a_load_without_room_waits_for_leases_to_end() {
     assert_eq!(world.run_all(), ["c", "d"]);
     assert!(now(c).is_ok() && now(d).is_ok());
     assert_eq!(world.registry.resident_bytes(), 10);
+    let evictions = ["a", "b"].map(|alias| world.registry.get(alias).unwrap().evictions);
+    assert_eq!(evictions, [1, 1], "whichever way they went");
 }
 
 #[test]

@@ -95,12 +95,16 @@ impl Registry {
         Ok(scan)
     }
 
-    /// Looks for one alias in the folder; true if it names something afterwards. Reads files: not for
-    /// an async thread.
+    /// Looks for what `alias` may mean that is not known yet: a directory that came into the folder, or
+    /// a blend. True if it names something afterwards. Reads files: not for an async thread.
     ///
     /// # Errors
     /// It is there and can't be used.
     pub fn discover(&self, alias: &str) -> Result<bool, LoraError> {
+        Ok(self.discover_in_folder(alias)? || self.discover_blend(alias)?)
+    }
+
+    pub(super) fn discover_in_folder(&self, alias: &str) -> Result<bool, LoraError> {
         let Some(folder) = self.folder.get() else { return Ok(false) };
         // One component, which is no way out of the folder.
         let plain = !matches!(alias, "" | "." | "..") && !alias.contains(['/', '\\', '\0']);

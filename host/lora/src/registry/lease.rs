@@ -60,14 +60,42 @@ impl Lease {
         self.version.id
     }
 
-    /// The directory it was loaded from.
+    /// The directory it was loaded from; of a blend, that of its first part.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.version.indexed.dir
     }
 
+    /// What it is made of: itself, or the parts of a blend.
+    #[must_use]
+    pub fn parts(&self) -> Vec<LeasePart<'_>> {
+        if self.version.parts.is_empty() {
+            return vec![LeasePart::of(&self.version, 1.0)];
+        }
+        self.version.parts.iter().map(|(part, weight)| LeasePart::of(part, *weight)).collect()
+    }
+
     pub(super) fn version_arc(&self) -> &Arc<Version> {
         &self.version
+    }
+}
+
+/// One of the adapters that a lease is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct LeasePart<'a> {
+    /// Its alias.
+    pub alias: &'a str,
+    /// Number of what the alias named.
+    pub version: u64,
+    /// The directory it was loaded from.
+    pub dir: &'a Path,
+    /// What its product is multiplied by.
+    pub weight: f32,
+}
+
+impl<'a> LeasePart<'a> {
+    fn of(version: &'a Version, weight: f32) -> Self {
+        Self { alias: &version.alias, version: version.id, dir: &version.indexed.dir, weight }
     }
 }
 
@@ -92,7 +120,7 @@ impl std::fmt::Debug for Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.shared.change(|state, _| state.release(self.generation));
+        self.shared.change(|state, _| state.release(&self.shared, self.generation));
     }
 }
 

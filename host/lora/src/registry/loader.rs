@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 use super::shared::Shared;
 use super::version::Version;
 use crate::adapter::Weights;
-use crate::index::Indexed;
 use crate::{LoraError, ModelShape};
 
 /// What the registry needs of the world.
 pub(crate) trait Backing: Send + Sync {
     /// Reads the weights of an adapter; they take the bytes that were indexed.
-    fn load(&self, indexed: &Indexed) -> Result<Weights, LoraError>;
+    fn load(&self, version: &Version) -> Result<Weights, LoraError>;
 
     /// Time since some beginning.
     fn now(&self) -> Duration;
@@ -26,12 +25,20 @@ pub(super) struct Files {
 }
 
 impl Backing for Files {
-    fn load(&self, indexed: &Indexed) -> Result<Weights, LoraError> {
-        Weights::load(&indexed.dir, &self.shape, |bytes| {
+    fn load(&self, version: &Version) -> Result<Weights, LoraError> {
+        let indexed = &version.indexed;
+        let check = |bytes| {
             let same = bytes == indexed.bytes;
             let changed = || LoraError::Changed { path: indexed.dir.clone() };
             same.then_some(()).ok_or_else(changed)
-        })
+        };
+        if version.parts.is_empty() {
+            return Weights::load(&indexed.dir, &self.shape, check);
+        }
+        let part = |(part, weight): &(Arc<Version>, f32)| (part.indexed.dir.clone(), *weight);
+        let parts: Vec<_> = version.parts.iter().map(part).collect();
+        let parts: Vec<_> = parts.iter().map(|(dir, weight)| (dir.as_path(), *weight)).collect();
+        Weights::load_blend(&parts, &self.shape, check)
     }
 
     fn now(&self) -> Duration {
@@ -88,7 +95,7 @@ pub(super) fn run_pending(shared: &Arc<Shared>) -> bool {
 fn load(shared: &Arc<Shared>, version: &Arc<Version>) {
     let started = shared.backing.now();
     // A load that fails as nobody thought of must not leave its waiters behind.
-    let result = catch_unwind(AssertUnwindSafe(|| shared.backing.load(&version.indexed)));
+    let result = catch_unwind(AssertUnwindSafe(|| shared.backing.load(version)));
     let abandoned = |_| Err(LoraError::Abandoned { alias: version.alias.clone() });
     let result = result.unwrap_or_else(abandoned);
     let took = shared.backing.now().saturating_sub(started);

@@ -22,13 +22,14 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use crate::header::LastHeader;
 use crate::index::Indexed;
 use crate::metrics::RegistryMetrics;
-use crate::{LoraError, ModelShape};
+use crate::{LoraError, ModelShape, blend};
 
 pub use folder::{Folder, Scan};
 pub(crate) use lease::Hold;
-pub use lease::{Acquire, Lease};
+pub use lease::{Acquire, Lease, LeasePart};
 use loader::{Backing, Files};
 use shared::{Shared, State};
 pub use version::{AdapterInfo, Residence};
@@ -61,6 +62,7 @@ pub struct Registry {
     shared: Arc<Shared>,
     shape: Arc<ModelShape>,
     folder: OnceLock<Folder>,
+    last_header: LastHeader,
 }
 
 impl Registry {
@@ -79,7 +81,7 @@ impl Registry {
     fn over(config: RegistryConfig, shape: Arc<ModelShape>, backing: Box<dyn Backing>) -> Self {
         let config = RegistryConfig { loaders: config.loaders.max(1), ..config };
         let shared = Arc::new(Shared::new(config, backing));
-        Self { shared, shape, folder: OnceLock::new() }
+        Self { shared, shape, folder: OnceLock::new(), last_header: LastHeader::default() }
     }
 
     /// Makes `alias` name the PEFT directory `dir` without reading its weights. If the alias was
@@ -144,22 +146,23 @@ impl Registry {
         })
     }
 
-    /// A lease on what `alias` names now, or a place among those who wait for it. Returns at once.
+    /// A lease on what `alias` names or, as `a:0.7+b:0.3`, spells now, or a place among those who wait for it. Returns at once.
     ///
     /// # Errors
     /// No such alias, or too many who wait.
     pub fn acquire(&self, alias: &str) -> Result<Acquire, LoraError> {
         self.shared.change(|state, _| {
             let unknown = || LoraError::Unknown { alias: alias.to_owned() };
-            let version = state.aliases.get(alias).cloned().ok_or_else(unknown)?;
+            let version = state.find(alias).ok_or_else(unknown)?;
             self.shared.acquire(state, &version)
         })
     }
 
-    /// Whether `alias` names something.
+    /// Whether `alias` names something that [`Registry::acquire`] gives: a blend only once
+    /// [`Registry::discover`] has looked at it.
     #[must_use]
     pub fn contains(&self, alias: &str) -> bool {
-        self.shared.lock().aliases.contains_key(alias)
+        self.shared.lock().find(alias).is_some()
     }
 
     /// All aliases, sorted.
@@ -205,14 +208,44 @@ impl Registry {
         &self.shared.metrics
     }
 
-    /// A version that nothing names yet.
+    /// Reads what nothing names yet.
     fn index(&self, alias: &str, dir: &Path, origin: Origin) -> Result<Arc<Version>, LoraError> {
-        if alias.is_empty() || alias.len() > ALIAS_BYTES_MAX || alias.contains(char::is_control) {
-            let alias = alias.chars().take(ALIAS_BYTES_MAX).collect();
-            return Err(LoraError::Alias { alias, bytes_max: ALIAS_BYTES_MAX });
-        }
+        check_alias(alias)?;
         self.check_room(&self.shared.lock(), alias)?;
-        let indexed = Indexed::read(dir, &self.shape)?;
+        let indexed = Indexed::read(dir, &self.shape, &self.last_header)?;
+        self.version(alias, indexed, origin, Vec::new())
+    }
+
+    /// Looks at a name that spells a blend; true if it is one of adapters that there are.
+    fn discover_blend(&self, name: &str) -> Result<bool, LoraError> {
+        let Some(parts) = blend::parse(name)? else { return Ok(false) };
+        check_alias(name)?;
+        let mut versions = Vec::new();
+        for (alias, weight) in parts {
+            let named = || self.shared.lock().aliases.get(alias).cloned();
+            let version = match named() {
+                None if self.discover_in_folder(alias)? => named(),
+                found => found,
+            };
+            let Some(version) = version else { return Ok(false) };
+            versions.push((version, weight));
+        }
+        let dirs: Vec<_> =
+            versions.iter().map(|(part, weight)| (part.indexed.dir.as_path(), *weight)).collect();
+        let indexed = Indexed::blend(&dirs, &self.shape)?;
+        let version = self.version(name, indexed, Origin::Named, versions)?;
+        self.shared.change(|state, _| state.name(&version));
+        Ok(true)
+    }
+
+    /// A version that nothing names yet.
+    fn version(
+        &self,
+        alias: &str,
+        indexed: Indexed,
+        origin: Origin,
+        parts: Vec<(Arc<Version>, f32)>,
+    ) -> Result<Arc<Version>, LoraError> {
         let resident_bytes_max = self.shared.config.resident_bytes_max;
         if indexed.bytes > resident_bytes_max {
             let bytes = indexed.bytes;
@@ -228,6 +261,7 @@ impl Registry {
             alias: alias.to_owned(),
             indexed,
             origin,
+            parts,
             generation: OnceLock::new(),
             counts: Counts::default(),
         }))
@@ -251,6 +285,15 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+fn check_alias(alias: &str) -> Result<(), LoraError> {
+    let bytes_max = ALIAS_BYTES_MAX;
+    if alias.is_empty() || alias.len() > bytes_max || alias.contains(char::is_control) {
+        let alias = alias.chars().take(bytes_max).collect();
+        return Err(LoraError::Alias { alias, bytes_max });
+    }
+    Ok(())
 }
 
 impl Drop for Registry {

@@ -18,6 +18,9 @@ use crate::metrics::RegistryMetrics;
 use crate::tier::{Room, Tier};
 use crate::{Adapter, LoraError};
 
+/// Blends that are remembered; who spells a forgotten one has it indexed again.
+const BLENDS_MAX: usize = 1024;
+
 /// See the module.
 pub(crate) struct Shared {
     pub(super) config: RegistryConfig,
@@ -51,6 +54,8 @@ struct Flight {
 /// Everything that changes.
 pub(super) struct State {
     pub(super) aliases: BTreeMap<String, Arc<Version>>,
+    /// Blends that were asked for, by the name that spells them.
+    blends: BTreeMap<String, Arc<Version>>,
     /// Found in the folder and unloaded since: not to be found again.
     pub(super) hidden: BTreeSet<String>,
     pub(super) next_id: u64,
@@ -78,6 +83,7 @@ impl Shared {
     pub(super) fn new(config: RegistryConfig, backing: Box<dyn Backing>) -> Self {
         let state = State {
             aliases: BTreeMap::new(),
+            blends: BTreeMap::new(),
             hidden: BTreeSet::new(),
             next_id: 0,
             tier: Tier::new(config.resident_bytes_max),
@@ -249,8 +255,8 @@ impl State {
         effects: &mut Effects,
     ) {
         let Some(flight) = self.flights.remove(&version.id) else { return };
-        let newer = self.aliases.get(&version.alias).filter(|named| named.id > version.id);
-        if let Some(newer) = newer.cloned() {
+        let newer = self.find(&version.alias).filter(|named| named.id > version.id);
+        if let Some(newer) = newer {
             flight.waiters.into_iter().for_each(|waiter| self.enqueue(&newer, waiter));
             return;
         }
@@ -279,17 +285,19 @@ impl State {
             }
         };
         let generation = weights.generation();
-        let first = version.generation.set(generation).is_ok();
-        if version.generation.get() != Some(&generation) {
+        let parts = version.parts.iter().zip(weights.parts());
+        let changed = parts
+            .map(|((part, _), generation)| (part, *generation))
+            .chain([(version, generation)])
+            .find(|(version, generation)| !self.settle(version, *generation));
+        if let Some((version_of, _)) = changed {
+            let path = version_of.indexed.dir.clone();
             self.tier.cancel(version.indexed.bytes);
             self.trash.push(Arc::new(weights));
-            let error = LoraError::Changed { path: version.indexed.dir.clone() };
+            let error = LoraError::Changed { path };
             return self.fail(shared, version, &Arc::new(error), effects);
         }
         version.counts.loads.fetch_add(1, Ordering::Relaxed);
-        if first && self.is_named(version) {
-            *self.names.entry(generation).or_default() += 1;
-        }
         let weights = Arc::new(weights);
         if self.tier.contains(generation) {
             // One content is in memory once, whatever it is called.
@@ -308,9 +316,14 @@ impl State {
     }
 
     /// Ends a lease.
-    pub(super) fn release(&mut self, generation: AdapterGeneration) {
-        if self.tier.release(generation) {
-            self.discard(generation);
+    pub(super) fn release(&mut self, shared: &Arc<Shared>, generation: AdapterGeneration) {
+        if !self.tier.release(generation) {
+            return;
+        }
+        // It goes because nobody can ask for it any more, or because a load waits for its bytes.
+        match self.names.contains_key(&generation) {
+            true => self.evicted(shared, generation),
+            false => self.discard(generation),
         }
     }
 
@@ -326,20 +339,51 @@ impl State {
         self.trash.extend(resident.map(|resident| resident.weights));
     }
 
+    /// Says what `version` turned out to be; false if it was something else before.
+    fn settle(&mut self, version: &Version, generation: AdapterGeneration) -> bool {
+        let first = version.generation.set(generation).is_ok();
+        if first && self.is_named(version) {
+            *self.names.entry(generation).or_default() += 1;
+        }
+        version.generation.get() == Some(&generation)
+    }
+
+    /// What an alias names: an adapter, or a blend of what its parts name now.
+    pub(super) fn find(&self, alias: &str) -> Option<Arc<Version>> {
+        if let Some(version) = self.aliases.get(alias) {
+            return Some(Arc::clone(version));
+        }
+        let current =
+            |version: &&Arc<Version>| version.parts.iter().all(|(part, _)| self.is_named(part));
+        self.blends.get(alias).filter(current).cloned()
+    }
+
     /// Whether its alias names this version.
     fn is_named(&self, version: &Version) -> bool {
-        self.aliases.get(&version.alias).is_some_and(|named| named.id == version.id)
+        let names = self.names_of(version);
+        names.get(&version.alias).is_some_and(|named| named.id == version.id)
+    }
+
+    fn names_of(&self, version: &Version) -> &BTreeMap<String, Arc<Version>> {
+        if version.parts.is_empty() { &self.aliases } else { &self.blends }
     }
 
     /// Makes the alias of `version` name it.
     pub(super) fn name(&mut self, version: &Arc<Version>) {
-        let before = self.aliases.insert(version.alias.clone(), Arc::clone(version));
+        let names = if version.parts.is_empty() { &mut self.aliases } else { &mut self.blends };
+        let before = names.insert(version.alias.clone(), Arc::clone(version));
         if let Some(generation) = version.generation.get() {
             *self.names.entry(*generation).or_default() += 1;
             self.tier.keep(*generation, true);
         }
         if let Some(before) = before {
             self.unname(&before);
+        }
+        while self.blends.len() > BLENDS_MAX {
+            let oldest = self.blends.values().min_by_key(|blend| blend.id).cloned();
+            let oldest = oldest.expect("more than none");
+            self.blends.remove(&oldest.alias);
+            self.unname(&oldest);
         }
     }
 

@@ -2,8 +2,8 @@
 //! generation.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use request::AdapterGeneration;
@@ -26,6 +26,8 @@ pub(crate) struct Version {
     pub(super) alias: String,
     pub(super) indexed: Indexed,
     pub(super) origin: Origin,
+    /// Of a blend, what it adds up and by how much.
+    pub(super) parts: Vec<(Arc<Version>, f32)>,
     /// Set by the first load; a later one that finds something else is refused.
     pub(super) generation: OnceLock<AdapterGeneration>,
     pub(super) counts: Counts,

@@ -11,13 +11,17 @@ use plugin_host::{Evidence, EvidenceSpan, Plugin, Share};
 
 use crate::answer::{Attribution, AttributionStatus, Credit, MatchedSpan};
 use crate::context::Context;
+use crate::corpus_store::CorpusRef;
 use crate::error::PipelineError;
 use crate::shared::Shared;
 use crate::stage::blocking;
+use crate::stage::combine::combine;
 use crate::stage::generate::ChoiceEnd;
 
 /// Says what kind of evidence this is; part of the method in receipts.
 const EVIDENCE: &str = "spans@1";
+/// Why nobody is credited for the base model, or an adapter without a corpus.
+const UNKNOWN_NOTE: &str = "no corpus is known for the model that answered";
 /// What exact matching cannot show.
 const LIMITS_NOTE: &str =
     "credits follow word-for-word spans; a paraphrase or an inference leaves none";
@@ -33,24 +37,37 @@ pub(crate) struct Attributed {
 /// One choice's tokens and its index.
 type Output = (u32, Vec<TokenId>);
 
-/// Attributes the choices of a request to the corpus of the adapter that answered.
+/// Attributes the choices of a request to the corpus of the adapter that answered, or to those of all
+/// that answered together.
 pub(crate) async fn run(
     shared: &Arc<Shared>,
     context: &mut Context,
     choices: &[ChoiceEnd],
 ) -> Result<Attributed, PipelineError> {
-    let (corpora, corpus) = (Arc::clone(&shared.corpora), context.corpus.take());
-    let opened = match corpus {
-        Some(corpus) => blocking(move || corpora.open(&corpus)).await?,
-        None => Ok(None),
-    };
-    let segment = match opened {
+    let mut parts = Vec::new();
+    for corpus in std::mem::take(&mut context.corpora) {
+        let weight = corpus.weight;
+        parts.push((weight, to_corpus(shared, context, choices, corpus).await?));
+    }
+    let combined = combine(parts, shared.config.spans.spans_max);
+    Ok(combined.unwrap_or_else(|| without(None, UNKNOWN_NOTE)))
+}
+
+/// Attributes the choices to one corpus.
+async fn to_corpus(
+    shared: &Arc<Shared>,
+    context: &mut Context,
+    choices: &[ChoiceEnd],
+    corpus: CorpusRef,
+) -> Result<Attributed, PipelineError> {
+    let corpora = Arc::clone(&shared.corpora);
+    let segment = match blocking(move || corpora.open(&corpus)).await? {
         Ok(Some(segment)) => segment,
-        Ok(None) => return Ok(without(None, "no corpus is known for the model that answered")),
+        Ok(None) => return Ok(without(None, UNKNOWN_NOTE)),
         Err(error) => {
             tracing::warn!(request = %context.request.id, %error, "a corpus could not be opened");
-            let error = "the corpus of the model that answered could not be opened";
-            return Err(PipelineError::Internal { message: error.to_owned() });
+            let message = "the corpus of the model that answered could not be opened".to_owned();
+            return Err(PipelineError::Internal { message });
         }
     };
     let outputs = outputs(shared, choices)?;

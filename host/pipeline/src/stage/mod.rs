@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod attribute;
+mod combine;
 pub(crate) mod constrain;
 pub(crate) mod filters;
 pub(crate) mod generate;

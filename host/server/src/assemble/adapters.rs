@@ -235,7 +235,7 @@ impl Adapters {
         let acquire = self.begin(name, path)?;
         let seconds = self.parts.limits.adapter_wait_s_max;
         let waiting = tokio::time::timeout(Duration::from_secs(seconds), acquire);
-        let lease = tokio::runtime::Handle::current().block_on(async { waiting.await });
+        let lease = tokio::runtime::Handle::current().block_on(waiting);
         let view = self.finish(&lease.map_err(|_| AdapterError::Timeout { seconds })??)?;
         let generation = view.generation.as_deref().map(|hex| &hex[..12]);
         let corpus_tokens = view.corpus.as_ref().map_or(0, |corpus| corpus.tokens);
