@@ -43,7 +43,8 @@ async fn wait_for(count: &AtomicUsize, target: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_lose_nothing() {
     let data = tempfile::tempdir().expect("temporary folder");
-    let setup = Setup { data: data.path().to_owned(), config: String::new(), plugins: true };
+    let (path, config) = (data.path().to_owned(), String::new());
+    let setup = Setup { data: path, config, plugins: true, adapters: None };
     let acknowledged = Acknowledged::default();
     for kill in 0..KILLS {
         let mut server = Server::start(&setup);

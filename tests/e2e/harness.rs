@@ -31,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) config: String,
     /// Whether the shipped plugins are installed.
     pub(crate) plugins: bool,
+    /// The folder of adapters; `None` is the demo's.
+    pub(crate) adapters: Option<PathBuf>,
 }
 
 /// A running server. Dropping it kills the process.
@@ -52,18 +54,24 @@ impl Server {
 
     /// The demo with more configuration, as TOML.
     pub(crate) fn with_config(config: &str) -> Self {
-        Self::on_new_data(config, true)
+        Self::on_new_data(config, true, None)
     }
 
     /// The demo's model and adapters, and only the plugins that the configuration names.
     pub(crate) fn without_shipped_plugins(config: &str) -> Self {
-        Self::on_new_data(config, false)
+        Self::on_new_data(config, false, None)
     }
 
-    fn on_new_data(config: &str, plugins: bool) -> Self {
+    /// The demo's model without plugins, over another folder of adapters.
+    pub(crate) fn over_adapters(folder: &Path, config: &str) -> Self {
+        Self::on_new_data(config, false, Some(folder.to_owned()))
+    }
+
+    fn on_new_data(config: &str, plugins: bool, adapters: Option<PathBuf>) -> Self {
         let data = tempfile::tempdir().expect("temporary folder");
         let config = config.to_owned();
-        let mut server = Self::start(&Setup { data: data.path().to_owned(), config, plugins });
+        let setup = Setup { data: data.path().to_owned(), config, plugins, adapters };
+        let mut server = Self::start(&setup);
         server._data = Some(data);
         server
     }
@@ -89,7 +97,7 @@ impl Server {
             .arg("--model")
             .arg(base.join("model"))
             .arg("--adapter-dir")
-            .arg(base.join("adapters"))
+            .arg(setup.adapters.clone().unwrap_or_else(|| base.join("adapters")))
             .arg("--data-dir")
             .arg(&setup.data)
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--threads", "2"])

@@ -1,6 +1,7 @@
 //! Promises to users, checked against the real binary with the demo's model on port 0: one process
 //! per test, all tests in parallel.
 
+mod adapters;
 mod admin;
 mod attribution;
 mod batching;
