@@ -49,11 +49,19 @@ pub struct RegistryConfig {
     pub waiters_max: usize,
     /// Threads that load, at least one.
     pub loaders: usize,
+    /// Adapters in a blend; 0 for no blends.
+    pub blend_parts_max: usize,
 }
 
 impl Default for RegistryConfig {
     fn default() -> Self {
-        Self { resident_bytes_max: 8 << 30, adapters_max: 65_536, waiters_max: 1024, loaders: 2 }
+        Self {
+            resident_bytes_max: 8 << 30,
+            adapters_max: 65_536,
+            waiters_max: 1024,
+            loaders: 2,
+            blend_parts_max: 8,
+        }
     }
 }
 
@@ -218,7 +226,9 @@ impl Registry {
 
     /// Looks at a name that spells a blend; true if it is one of adapters that there are.
     fn discover_blend(&self, name: &str) -> Result<bool, LoraError> {
-        let Some(parts) = blend::parse(name)? else { return Ok(false) };
+        let Some(parts) = blend::parse(name, self.shared.config.blend_parts_max)? else {
+            return Ok(false);
+        };
         check_alias(name)?;
         let mut versions = Vec::new();
         for (alias, weight) in parts {

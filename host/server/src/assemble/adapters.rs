@@ -152,6 +152,7 @@ impl Adapters {
             adapters_max: limits.adapters_max,
             waiters_max: limits.queue_max,
             loaders: limits.adapter_loads_max,
+            blend_parts_max: limits.blend_adapters_max,
         };
         let registry = Arc::new(Registry::new(config, parts.shape.clone())?);
         Ok(Self { parts, registry, changes: Mutex::default() })
