@@ -36,7 +36,12 @@ fn made() -> (Server, tempfile::TempDir) {
     let three = ["--count", "3", "--rank", "4"];
     let make = ["make", "adapters", &path("model"), &path("adapters")];
     bench(&[make.as_slice(), three.as_slice()].concat());
-    let setup = Setup { data: data.path().to_owned(), config: String::new(), plugins: false };
+    let setup = Setup {
+        data: data.path().to_owned(),
+        adapters: None,
+        config: String::new(),
+        plugins: false,
+    };
     (Server::start(&setup), data)
 }
 

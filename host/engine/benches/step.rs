@@ -51,6 +51,17 @@ impl CausalLm for Ready {
         let rows = self.rows.narrow(0, 0, batch.logits_rows.len());
         Ok(rows.expect("there are as many rows as a step may have"))
     }
+
+    fn forward_hidden(
+        &mut self,
+        batch: &ForwardBatch,
+        kv: &mut KvCache,
+    ) -> Result<(Tensor, Tensor), ModelError> {
+        // Nothing here asks for hidden states, so there are none to give.
+        let logits = self.forward(batch, kv)?;
+        let none = Tensor::zeros((0, self.config.hidden_size), logits.dtype(), logits.device());
+        Ok((logits, none.expect("an empty tensor")))
+    }
 }
 
 /// A model, and how many rows it has run if it counts them.

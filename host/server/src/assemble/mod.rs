@@ -79,7 +79,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
     let cache_dir = config.data_dir.join(CACHE_DIR);
     create_dir(&cache_dir)?;
     let base = load_base(config, &cache_dir)?;
-    memory::check_kv(&*base.model, &config)?;
+    memory::check_kv(&*base.model, config)?;
     let corpus_dir = config.data_dir.join(CORPUS_DIR);
     let corpora = Arc::new(CorpusStore::new(corpus_dir, Arc::clone(&base.tokenizer)));
     let adapters = Arc::new(Adapters::new(adapters::AdapterParts {
