@@ -10,7 +10,9 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("request", &[]),
     ("ledger", &[]),
-    ("kernels", &[]),
+    ("cuda-link", &[]),
+    ("simt", &[]),
+    ("kernels", &["cuda-link"]),
     ("corpus", &[]),
     ("scheduler", &["request"]),
     ("tokenization", &["request"]),

@@ -63,6 +63,18 @@ pub enum KernelError {
         /// The op.
         op: &'static str,
     },
+    /// A tensor on a CUDA device for an entry whose weights are packed for a CPU.
+    #[error("{op}: no path for cuda devices")]
+    NoDevicePath {
+        /// The op.
+        op: &'static str,
+    },
+    /// A kernel that this build does not carry: sizes or types that it has no code for.
+    #[error("no kernel {kernel}")]
+    NoKernel {
+        /// Its name.
+        kernel: String,
+    },
     /// A device no build supports, or two operands on different devices.
     #[error("{op}: unsupported device {device:?}")]
     Device {

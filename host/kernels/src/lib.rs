@@ -9,19 +9,26 @@
 //! layouts of our own. This crate never knows what a model, an adapter or a request is.
 
 mod aligned;
-mod cuda_disabled;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "cuda_disabled.rs"]
+mod cuda;
 pub mod dispatch;
 mod elements;
 mod error;
 mod ggml;
+#[cfg(any(feature = "cuda", test))]
+mod launch;
 pub mod ops;
 mod pool;
 mod simd;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod weight;
 
-use cuda_disabled as cuda;
-
+pub use cuda::device as cuda_device;
 pub use error::KernelError;
 pub use ops::add::add;
 pub use ops::embedding::Embedding;

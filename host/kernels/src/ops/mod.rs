@@ -8,6 +8,7 @@ pub mod embedding;
 pub mod expert_combine;
 pub mod expert_route;
 pub mod gelu_mul;
+pub mod gemv_q8;
 pub mod kv_write;
 pub mod linear;
 pub mod lora_expand;
@@ -15,6 +16,7 @@ pub mod lora_shrink;
 pub mod paged_attention;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod silu_mul;
 pub mod softcap;
 

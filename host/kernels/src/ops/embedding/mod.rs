@@ -2,12 +2,17 @@
 //!
 //! A tied embedding is read out of the packed `lm_head`, so there is one copy of it.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod device;
+
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
 use crate::tensor::{Place, from_host, place};
-use crate::{KernelError, PackedLinear, WeightBytes, WeightFormat, cuda};
+use crate::{KernelError, PackedLinear, WeightBytes, WeightFormat};
 
 const OP: &str = "embedding";
 
@@ -36,7 +41,7 @@ impl Embedding {
     /// A device this build can't use.
     pub fn new(weight: WeightBytes<'_>, device: &Device) -> Result<Self, KernelError> {
         if place(OP, device)? == Place::Cuda {
-            return cuda::refuse(OP);
+            return crate::cuda::refuse(OP);
         }
         let (bytes, format) = (weight.bytes().to_vec(), weight.format());
         let (entries, width) = (weight.rows(), weight.columns());

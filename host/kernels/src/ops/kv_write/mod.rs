@@ -3,15 +3,19 @@
 //! Keys lie as `[block][head][dim][position]` so that the scores of sixteen positions are sixteen
 //! lanes, values as `[block][head][position][dim]` so that sixteen outputs are.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod device;
 mod plan;
 
 use candle_core::{Device, Tensor};
 
+use crate::KernelError;
 use crate::aligned::{Aligned, LANES, Plain};
 use crate::elements::{Element, F16};
 use crate::pool::{Parts, for_tasks};
 use crate::tensor::{Place, exactly, host_floats, place};
-use crate::{KernelError, cuda};
 
 pub use plan::{PagedPlan, PagedSpan};
 
@@ -152,7 +156,7 @@ impl KvBlocks {
     pub fn new(geometry: KvGeometry, device: &Device) -> Result<Self, KernelError> {
         const OP: &str = "kv blocks";
         if place(OP, device)? == Place::Cuda {
-            return cuda::refuse(OP);
+            return crate::cuda::refuse(OP);
         }
         if geometry.bytes().is_none() {
             return Err(KernelError::Size { op: OP, what: "zero or too large" });
@@ -261,7 +265,7 @@ pub fn kv_write(
     exactly(OP, "k", k, &shape)?;
     exactly(OP, "v", v, &shape)?;
     if place(OP, k.device())? == Place::Cuda {
-        return cuda::refuse(OP);
+        return crate::cuda::refuse(OP);
     }
     let (k, v) = (host_floats(OP, "k", k)?, host_floats(OP, "v", v)?);
     blocks.write(plan, k.as_slice()?, v.as_slice()?);

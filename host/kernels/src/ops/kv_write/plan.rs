@@ -22,7 +22,7 @@ pub struct PagedSpan {
 /// The rows of a step.
 #[derive(Clone, Debug)]
 pub struct PagedPlan {
-    spans: Vec<PagedSpan>,
+    pub(crate) spans: Vec<PagedSpan>,
     /// Per row: index of its span, and its position.
     rows: Vec<(u32, u32)>,
     /// Per row: block times `block_tokens` plus offset.

@@ -12,7 +12,7 @@ use crate::ops::columns::{Output, for_tiles};
 use crate::ops::lora_expand::expand_tile;
 use crate::ops::lora_shrink::{check_segments, shrink_all};
 use crate::tensor::{Place, from_host, host_floats, place, rows};
-use crate::{KernelError, LoraSegment, cuda};
+use crate::{KernelError, LoraSegment};
 
 /// Rows that several products share: what is derived from them is derived once.
 pub struct LinearInput<'a> {
@@ -61,7 +61,7 @@ pub fn linear_group(
         check_segments(OP, &member.segments, found, |pair| (pair.out_features(), width))?;
     }
     if place(OP, input.x.device())? == Place::Cuda {
-        return cuda::refuse(OP);
+        return crate::cuda::refuse(OP);
     }
     let x = host_floats(OP, "x", input.x)?;
     let mut floats: Vec<Vec<f32>> =

@@ -13,7 +13,7 @@ use super::columns::{Columns, Tile};
 use crate::aligned::LANES;
 use crate::dispatch::Level;
 use crate::tensor::{Place, place, shape_error};
-use crate::{KernelError, WeightBytes, WeightFormat, cuda};
+use crate::{KernelError, WeightBytes, WeightFormat};
 use blocks::{PackedBlocks, QuantizedRows};
 use float::FloatPanels;
 
@@ -59,7 +59,7 @@ impl PackedLinear {
         device: &Device,
     ) -> Result<Self, KernelError> {
         if place(OP, device)? == Place::Cuda {
-            return cuda::refuse(OP);
+            return crate::cuda::refuse(OP);
         }
         let (out_features, in_features) = (weight.rows(), weight.columns());
         if out_features == 0 || in_features == 0 {

@@ -1,6 +1,8 @@
 //! The second half of LoRA, `y += scale * h Bᵀ`, for segments of rows that each have their own `B`,
 //! rank and scale. Rows in no segment are not touched.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod simd;
@@ -12,7 +14,7 @@ use crate::ops::columns::{Columns, Output, Tile, for_tiles};
 use crate::ops::lora_shrink::check_segments;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, exactly, floats_mut, host_floats, place, rows};
-use crate::{KernelError, LoraPair, LoraSegment, cuda};
+use crate::{KernelError, LoraPair, LoraSegment};
 
 const OP: &str = "lora_expand";
 
@@ -45,7 +47,7 @@ pub fn lora_expand(
     let len = check_segments(OP, segments, found, |pair| (pair.out_features(), width))?;
     exactly(OP, "hidden", hidden, &[len])?;
     if place(OP, y.device())? == Place::Cuda {
-        return cuda::refuse(OP);
+        return crate::cuda::refuse(OP);
     }
     {
         let hidden = host_floats(OP, "hidden", hidden)?;

@@ -3,23 +3,29 @@
 //! The result is ragged: a segment of `n` rows and rank `r` has `n * r` floats, nothing is padded to
 //! the largest rank, and rows without an adapter are in no segment.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod pair;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+#[cfg(any(feature = "cuda", test))]
+pub mod step;
+#[cfg(test)]
+mod step_tests;
 
 use std::ops::Range;
 
 use candle_core::Tensor;
 
 use super::PARALLEL_WORK_MIN;
+use crate::KernelError;
 use crate::aligned::LANES;
 use crate::dispatch::{Level, level};
 use crate::elements::Element;
 use crate::pool::{Parts, for_tasks};
 use crate::simd::vector_levels;
 use crate::tensor::{Place, from_host, host_floats, place, rows};
-use crate::{KernelError, cuda};
 
 pub(crate) use pair::check_segments;
 pub use pair::{LoraPair, LoraSegment};
@@ -60,7 +66,7 @@ pub fn lora_shrink(x: &Tensor, segments: &[LoraSegment<'_>]) -> Result<Tensor, K
     let found = rows(OP, "x", x, width)?;
     let len = check_segments(OP, segments, found, |pair| (pair.in_features(), width))?;
     if place(OP, x.device())? == Place::Cuda {
-        return cuda::refuse(OP);
+        return crate::cuda::refuse(OP);
     }
     let source = host_floats(OP, "x", x)?;
     let mut hidden = shrink_all(level(), source.as_slice()?, &[segments]);

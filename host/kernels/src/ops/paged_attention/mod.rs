@@ -4,9 +4,15 @@
 //! A row is computed alone: scores over its positions in order, softmax, weighted values in order.
 //! Where its blocks lie, and what else is in the step, changes no bit.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod step;
+#[cfg(test)]
+mod step_tests;
 
 use candle_core::Tensor;
 
@@ -16,7 +22,7 @@ use crate::dispatch::{Level, level};
 use crate::pool::for_chunks;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, exactly, from_host, host_floats, place};
-use crate::{KernelError, KvBlocks, PagedPlan, cuda};
+use crate::{KernelError, KvBlocks, PagedPlan};
 
 const OP: &str = "paged_attention";
 
@@ -78,7 +84,7 @@ pub fn paged_attention(
     let rows = plan.slots().len();
     exactly(OP, "q", q, &[rows, shape.heads * geometry.head_dim])?;
     if place(OP, q.device())? == Place::Cuda {
-        return cuda::refuse(OP);
+        return crate::cuda::refuse(OP);
     }
     let queries = host_floats(OP, "q", q)?;
     let mut out = vec![0.0; q.elem_count()];

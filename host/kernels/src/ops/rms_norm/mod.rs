@@ -1,5 +1,9 @@
 //! Root-mean-square norm of each row, times a weight.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod device;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod simd;
@@ -7,11 +11,11 @@ mod simd;
 use candle_core::Tensor;
 
 use super::ELEMENTS_PER_TASK;
+use crate::KernelError;
 use crate::dispatch::{Level, level};
 use crate::pool::for_chunks;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, exactly, from_host, host_floats, place, shape_error};
-use crate::{KernelError, cuda};
 
 const OP: &str = "rms_norm";
 
@@ -32,7 +36,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor, KernelE
     }
     exactly(OP, "weight", weight, &[width])?;
     if place(OP, x.device())? == Place::Cuda {
-        return cuda::refuse(OP);
+        return crate::cuda::refuse(OP);
     }
     let (source, scale) = (host_floats(OP, "x", x)?, host_floats(OP, "weight", weight)?);
     let mut out = vec![0.0; x.elem_count()];

@@ -1,6 +1,10 @@
 //! Rotary position embedding, in the layout of transformers: the first half of a head, or of the part
 //! of it that is turned at all, is turned against the second half.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod device;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod simd;
@@ -9,11 +13,11 @@ mod table;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 
 use super::ELEMENTS_PER_TASK;
+use crate::KernelError;
 use crate::dispatch::{Level, level};
 use crate::pool::for_chunks;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, place, rows};
-use crate::{KernelError, cuda};
 
 pub use table::{RopeAngles, RopeConfig, RopeScaling, RopeTable};
 
@@ -36,7 +40,7 @@ pub fn rope(x: Tensor, angles: &RopeAngles) -> Result<Tensor, KernelError> {
         return Err(crate::tensor::shape_error(OP, "x", &expected, x.dims()));
     }
     if place(OP, x.device())? == Place::Cuda {
-        return cuda::refuse(OP);
+        return crate::cuda::refuse(OP);
     }
     x.inplace_op1(&Rotate(angles))?;
     Ok(x)

@@ -63,14 +63,14 @@ pub struct RopeTable {
 /// Cosine and sine for each row of a step and each frequency; the same for all layers.
 #[derive(Clone, Debug)]
 pub struct RopeAngles {
-    pub(super) head_dim: usize,
+    pub(crate) head_dim: usize,
     /// Frequencies: half of what is turned of a head.
-    pub(super) half: usize,
-    pub(super) rows: usize,
+    pub(crate) half: usize,
+    pub(crate) rows: usize,
     /// `[rows, half]`
-    pub(super) cos: Vec<f32>,
+    pub(crate) cos: Vec<f32>,
     /// `[rows, half]`
-    pub(super) sin: Vec<f32>,
+    pub(crate) sin: Vec<f32>,
 }
 
 impl RopeTable {

@@ -1,5 +1,9 @@
 //! The gate of the MLP: `silu(gate) * up`.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod device;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod simd;

@@ -1,0 +1,143 @@
+//! The device side of the ops: kernels loaded once per context, launches on a device's stream, and the
+//! way from tensors to addresses.
+//!
+//! It knows no op. A build without CUDA has `cuda_disabled.rs` in its place.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaStream, LaunchConfig, PushKernelArg,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use candle_core::{CudaDevice, Device};
+
+use crate::KernelError;
+use crate::launch::{Args, Grid, Queue};
+
+mod operand;
+
+pub(crate) use operand::{Operand, empty, upload, write_to};
+
+/// Each kernel file's name, and its code for the architectures that `build.rs` names.
+static IMAGES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
+
+/// Shared memory above which a kernel must be told first.
+const SHARED_BYTES_PLAIN: u32 = 48 << 10;
+
+/// The answer of entries that have no device path yet: those that take weights packed for a CPU.
+pub(crate) fn refuse<T>(op: &'static str) -> Result<T, KernelError> {
+    Err(KernelError::NoDevicePath { op })
+}
+
+/// The modules of one context, and the functions found in them so far.
+struct Loaded {
+    modules: Vec<Arc<CudaModule>>,
+    functions: Mutex<HashMap<String, CudaFunction>>,
+}
+
+impl Loaded {
+    fn of(context: &Arc<CudaContext>) -> Result<Arc<Self>, KernelError> {
+        static ALL: OnceLock<Mutex<HashMap<usize, Arc<Loaded>>>> = OnceLock::new();
+        let mut all =
+            ALL.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let key = context.cu_ctx() as usize;
+        if let Some(loaded) = all.get(&key) {
+            return Ok(loaded.clone());
+        }
+        let load =
+            |(_, image): &(&str, &[u8])| context.load_module(Ptx::from_binary(image.to_vec())).w();
+        let modules = IMAGES.iter().map(load).collect::<candle_core::Result<_>>()?;
+        let loaded = Arc::new(Self { modules, functions: Mutex::default() });
+        all.insert(key, loaded.clone());
+        Ok(loaded)
+    }
+
+    fn function(&self, name: &str, shared: u32) -> Result<CudaFunction, KernelError> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(name) {
+            return Ok(function.clone());
+        }
+        let mut found = self.modules.iter().map(|module| module.load_function(name).w());
+        let function = match found.find(Result::is_ok) {
+            Some(function) => function?,
+            None => return Err(KernelError::NoKernel { kernel: name.to_owned() }),
+        };
+        if shared > SHARED_BYTES_PLAIN {
+            let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(most, shared as i32).w()?;
+        }
+        functions.insert(name.to_owned(), function.clone());
+        Ok(function)
+    }
+}
+
+/// Launches on the stream of a device.
+pub(crate) struct DeviceQueue {
+    stream: Arc<CudaStream>,
+    loaded: Arc<Loaded>,
+}
+
+impl DeviceQueue {
+    pub(crate) fn new(device: &CudaDevice) -> Result<Self, KernelError> {
+        let stream = device.cuda_stream();
+        let loaded = Loaded::of(stream.context())?;
+        Ok(Self { stream, loaded })
+    }
+
+    pub(crate) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+}
+
+impl Queue for DeviceQueue {
+    unsafe fn launch<A: Args>(
+        &self,
+        kernel: &str,
+        grid: Grid,
+        args: &A,
+    ) -> Result<(), KernelError> {
+        let function = self.loaded.function(kernel, grid.shared)?;
+        let [x, y] = grid.blocks;
+        let config = LaunchConfig {
+            grid_dim: (x, y, 1),
+            block_dim: (grid.threads, 1, 1),
+            shared_mem_bytes: grid.shared,
+        };
+        let args = Parameter(*args);
+        let mut builder = self.stream.launch_builder(&function);
+        builder.arg(&args);
+        // SAFETY: each kernel takes one structure by value, and `A` is laid out as that structure; the
+        // caller promises that the addresses in it are valid.
+        unsafe { builder.launch(config) }.w()?;
+        Ok(())
+    }
+}
+
+/// Arguments as the driver takes them: the address of the structure.
+#[repr(transparent)]
+struct Parameter<A: Args>(A);
+
+// SAFETY: `Args` promises the layout of the kernel's own structure.
+unsafe impl<A: Args> candle_core::cuda_backend::cudarc::driver::DeviceRepr for Parameter<A> {}
+
+/// The CUDA device of a candle device.
+pub(crate) fn device_of<'a>(
+    op: &'static str,
+    device: &'a Device,
+) -> Result<&'a CudaDevice, KernelError> {
+    match device {
+        Device::Cuda(device) => Ok(device),
+        other => Err(KernelError::Device { op, device: other.location() }),
+    }
+}
+
+/// The first CUDA device.
+///
+/// # Errors
+/// No driver, no device, or one of the libraries that a device needs is missing.
+pub fn device() -> Result<Device, KernelError> {
+    Ok(Device::new_cuda(0)?)
+}
