@@ -12,6 +12,7 @@
 mod arch;
 pub mod batch;
 pub mod config;
+pub mod device;
 pub mod error;
 mod gguf;
 pub mod kv_cache;
@@ -27,6 +28,7 @@ use kernels::WeightFormat;
 
 pub use batch::{BatchLimits, ForwardBatch, SequenceSpan};
 pub use config::ModelConfig;
+pub use device::{DeviceChoice, Placement};
 pub use error::{BatchError, ModelError};
 pub use kernels::KvFormat;
 pub use kv_cache::{KvCache, KvShape};

@@ -149,7 +149,12 @@ fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
     let digest = as_served(digest, config.quantize);
     let quantization = config.quantize.map(Into::into);
     let context_tokens_max = NonZeroUsize::new(config.limits.context_tokens_max);
-    let options = LoadOptions { quantization, context_tokens_max, ..LoadOptions::default() };
+    let placement =
+        models::DeviceChoice::from(config.device).place().context("find a device for the model")?;
+    if let Some(reason) = &placement.passed_over {
+        tracing::info!(%reason, "the model runs on the cpu");
+    }
+    let options = LoadOptions { quantization, context_tokens_max, device: placement.device };
     let model = models::load(path, &options).with_context(|| named("model"))?;
     if chat_template.is_none() {
         tracing::warn!("the model has no chat template; /v1/chat/completions will refuse requests");

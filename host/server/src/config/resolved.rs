@@ -20,6 +20,29 @@ pub(crate) const ADMIN_LISTEN: &str = "127.0.0.1:8081";
 /// Most threads that compute.
 const THREADS_MAX: usize = 1024;
 
+/// Where the base model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DeviceName {
+    /// A CUDA device if there is one that the model can use, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device, or no start.
+    Cuda,
+}
+
+impl From<DeviceName> for models::DeviceChoice {
+    fn from(name: DeviceName) -> Self {
+        match name {
+            DeviceName::Auto => Self::Auto,
+            DeviceName::Cpu => Self::Cpu,
+            DeviceName::Cuda => Self::Cuda,
+        }
+    }
+}
+
 /// What the base model's linear layers are rounded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 pub(crate) enum Quantize {
@@ -132,6 +155,8 @@ pub(crate) struct Config {
     pub(crate) api_keys_file: Option<PathBuf>,
     /// Threads that compute.
     pub(crate) threads: usize,
+    /// Where the base runs.
+    pub(crate) device: DeviceName,
     /// What the base's linear layers are rounded to.
     pub(crate) quantize: Option<Quantize>,
     /// How keys and values are kept.
@@ -185,6 +210,7 @@ impl Config {
             admin_token_file: settings.admin_token_file,
             api_keys_file: settings.api_keys_file,
             threads,
+            device: settings.device.unwrap_or_default(),
             quantize: settings.quantize,
             kv_cache_dtype: settings.kv_cache_dtype.unwrap_or_default(),
             log_format: settings.log_format.unwrap_or_default(),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::config::adapter::NamedAdapter;
 use crate::config::limits::LimitSettings;
 use crate::config::plugin::PluginSettings;
-use crate::config::resolved::{KvCacheDtype, LogFormat, Quantize};
+use crate::config::resolved::{DeviceName, KvCacheDtype, LogFormat, Quantize};
 
 /// What a file or a command line says; what it does not say is `None` or empty.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
@@ -68,6 +68,9 @@ pub(crate) struct Settings {
     /// Threads that compute [default: one per processor]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Where the base model runs [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
     /// Rounds the base model's linear layers when they are loaded; adapters stay as they are
     #[arg(long, value_name = "FORMAT")]
     pub(crate) quantize: Option<Quantize>,
@@ -107,6 +110,7 @@ impl Settings {
                 .allow_remote_without_keys
                 .or(lower.allow_remote_without_keys),
             threads: self.threads.or(lower.threads),
+            device: self.device.or(lower.device),
             quantize: self.quantize.or(lower.quantize),
             kv_cache_dtype: self.kv_cache_dtype.or(lower.kv_cache_dtype),
             log_format: self.log_format.or(lower.log_format),

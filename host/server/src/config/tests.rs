@@ -57,6 +57,7 @@ const KEYS: &[(&str, &str, &str)] = &[
         "--allow-remote-without-keys=false",
     ),
     ("threads", "threads = 3", "--threads=3"),
+    ("device", "device = 'cuda'", "--device=cuda"),
     ("quantize", "quantize = 'q8_0'", "--quantize=q8_0"),
     ("kv_cache_dtype", "kv_cache_dtype = 'f16'", "--kv-cache-dtype=f16"),
     ("log_format", "log_format = 'json'", "--log-format=json"),
@@ -124,6 +125,7 @@ fn a_bad_flag_is_refused_by_name() {
         ("--log-format=xml", "--log-format"),
         ("--quantize=q9", "--quantize"),
         ("--kv-cache-dtype=f8", "--kv-cache-dtype"),
+        ("--device=gpu", "--device"),
         ("--grant-requested=perhaps", "--grant-requested"),
     ] {
         let error = flags(&[flag]).expect_err(flag);
