@@ -56,6 +56,9 @@ const LIBRARIES: &[Library] = &[
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    if env::var_os("CARGO_FEATURE_LINK").is_none() {
+        return;
+    }
     println!("cargo::rerun-if-changed=symbols");
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
     println!("cargo::rerun-if-env-changed=CUDA_PATH");

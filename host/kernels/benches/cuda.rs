@@ -141,7 +141,8 @@ fn lora(
 
 const GEOMETRY: KvGeometry =
     KvGeometry { blocks: 0, block_tokens: 16, kv_heads: 8, head_dim: 128, format: KvFormat::F32 };
-const SHAPE: AttentionShape = AttentionShape { heads: 32, window: None, scale: 0.088_388_35 };
+const SHAPE: AttentionShape =
+    AttentionShape { heads: 32, window: None, scale: 0.088_388_35, softcap: None };
 
 /// A step of spans of (rows, positions), and layers of blocks to run it over.
 fn blocks(
@@ -166,7 +167,7 @@ fn blocks(
     let bytes = geometry.blocks * 16 * geometry.kv_heads * geometry.head_dim * 2 * 2;
     let copies = (COLD_BYTES / bytes).clamp(1, COPIES_MAX);
     let plan = PagedPlan::new(list, &geometry)?;
-    let step = attention::DeviceStep::new(&plan, geometry, (SHAPE, None), DType::BF16, device)?;
+    let step = attention::DeviceStep::new(&plan, geometry, SHAPE, DType::BF16, device)?;
     let layer = |_| DeviceBlocks::new(geometry, DType::BF16, device);
     Ok((step, (0..copies).map(layer).collect::<Result<_, _>>()?, bytes))
 }

@@ -83,7 +83,7 @@ fn attention() {
     let mut random = Random::new(2);
     let format = KvFormat::F32;
     let geometry = KvGeometry { blocks: 64, block_tokens: 16, kv_heads: 2, head_dim: 64, format };
-    let shape = AttentionShape { heads: 8, window: None, scale: 0.125 };
+    let shape = AttentionShape { heads: 8, window: None, scale: 0.125, softcap: None };
     let mut host = KvBlocks::new(geometry, &Device::Cpu).unwrap();
     let mut there = kv_write::cuda::DeviceBlocks::new(geometry, DType::BF16, &device).unwrap();
     let tables = [(0..40).rev().collect::<Vec<u32>>(), vec![63, 50]];
@@ -105,14 +105,9 @@ fn attention() {
         kv_write::kv_write(&k, &v, &plan, &mut host).unwrap();
         let slots = kv_write::cuda::DeviceSlots::new(&plan, geometry, &device).unwrap();
         kv_write::cuda::kv_write(&k_there, &v_there, &slots, &mut there).unwrap();
-        let step = paged_attention::cuda::DeviceStep::new(
-            &plan,
-            geometry,
-            (shape, None),
-            DType::BF16,
-            &device,
-        )
-        .unwrap();
+        let step =
+            paged_attention::cuda::DeviceStep::new(&plan, geometry, shape, DType::BF16, &device)
+                .unwrap();
         let found = paged_attention::cuda::paged_attention(&q_there, &there, &step).unwrap();
         let expected = paged_attention::paged_attention(&q, &host, &plan, &shape).unwrap();
         check(&found, &expected, "attention");

@@ -8,6 +8,7 @@ use super::step::{Memory, Step, attend};
 use crate::cuda::{Operand, empty, upload, write_to};
 use crate::launch::{ElementType, Ptr};
 use crate::ops::kv_write::cuda::DeviceBlocks;
+use crate::ops::softcap::check_cap;
 use crate::tensor::exactly;
 use crate::{KernelError, KvGeometry, PagedPlan};
 
@@ -20,7 +21,6 @@ pub struct DeviceStep {
     step: Step,
     geometry: KvGeometry,
     shape: AttentionShape,
-    softcap: Option<f32>,
     tables: CudaSlice<u8>,
     spans: CudaSlice<u8>,
     items: CudaSlice<u8>,
@@ -30,8 +30,7 @@ pub struct DeviceStep {
 }
 
 impl DeviceStep {
-    /// Cuts the rows of `plan` into pieces for blocks of `geometry` and type `dtype`. With a `softcap`,
-    /// scores bend towards it.
+    /// Cuts the rows of `plan` into pieces for blocks of `geometry` and type `dtype`.
     ///
     /// # Errors
     /// A plan for other blocks, heads or sizes that kernels have no code for, a softcap that is not
@@ -39,13 +38,13 @@ impl DeviceStep {
     pub fn new(
         plan: &PagedPlan,
         geometry: KvGeometry,
-        (shape, softcap): (AttentionShape, Option<f32>),
+        shape: AttentionShape,
         dtype: DType,
         device: &Device,
     ) -> Result<Self, KernelError> {
         plan.check_geometry(OP, &geometry)?;
-        if softcap.is_some_and(|cap| cap.is_nan() || cap <= 0.0) {
-            return Err(KernelError::Size { op: OP, what: "softcap" });
+        if let Some(cap) = shape.softcap {
+            check_cap(OP, cap)?;
         }
         let element = ElementType::of(OP, "blocks", dtype)?;
         let step = Step::new(&plan.spans, &geometry, &shape, element)?;
@@ -62,7 +61,6 @@ impl DeviceStep {
             step,
             geometry,
             shape,
-            softcap,
             parts,
             part_sums,
         })
@@ -104,7 +102,7 @@ pub fn paged_attention(
                 let [tables, spans, items, merges] = [tables, spans, items, merges].map(Ptr);
                 let memory =
                     Memory { q, out, keys, values, tables, spans, items, merges, parts, part_sums };
-                let score = (step.shape.scale, step.softcap);
+                let score = (step.shape.scale, step.shape.softcap);
                 // SAFETY: `q` and `out` have the step's rows, the blocks its geometry, which the plan
                 // checked the tables against; the lists are the step's own.
                 unsafe { attend(queue, &step.step, &step.geometry, score, &memory) }

@@ -96,7 +96,7 @@ impl Contexts {
 
     fn shape(&self, window: Option<usize>) -> AttentionShape {
         let scale = 1.0 / (self.geometry.head_dim as f32).sqrt();
-        AttentionShape { heads: self.heads, window, scale }
+        AttentionShape { heads: self.heads, window, scale, softcap: None }
     }
 
     fn on_machine(
@@ -232,7 +232,7 @@ fn scores_bend_towards_the_softcap() {
 fn sizes_without_code_are_refused() {
     let format = KvFormat::F32;
     let geometry = KvGeometry { blocks: 4, block_tokens: 16, kv_heads: 2, head_dim: 64, format };
-    let shape = AttentionShape { heads: 4, window: None, scale: 1.0 };
+    let shape = AttentionShape { heads: 4, window: None, scale: 1.0, softcap: None };
     let check = |geometry: KvGeometry, shape: AttentionShape, element| {
         Step::new(&[], &geometry, &shape, element).is_ok()
     };

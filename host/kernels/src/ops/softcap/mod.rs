@@ -32,7 +32,7 @@ pub fn softcap(x: Tensor, cap: f32) -> Result<Tensor, KernelError> {
 }
 
 /// Refuses a cap that makes no sense.
-pub(super) fn check_cap(op: &'static str, cap: f32) -> Result<(), KernelError> {
+pub(in crate::ops) fn check_cap(op: &'static str, cap: f32) -> Result<(), KernelError> {
     if cap.is_finite() && cap > 0.0 {
         return Ok(());
     }
