@@ -22,6 +22,7 @@ mod ggml;
 mod launch;
 pub mod ops;
 mod pool;
+mod prefetch;
 mod simd;
 mod tensor;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::{OP, PackedLinear, QuantizedRows, Rows};
 use crate::dispatch::{Level, level};
 use crate::ops::columns::{Output, for_tiles};
-use crate::ops::lora_expand::expand_tile;
+use crate::ops::lora_expand::{expand_tile, prefetch_tile};
 use crate::ops::lora_shrink::{check_segments, shrink_all};
 use crate::tensor::{Place, from_host, host_floats, place, rows};
 use crate::{KernelError, LoraSegment};
@@ -96,6 +96,7 @@ pub(super) fn products(
         .collect();
     for_tiles(outputs, rows, depth, |member, tile, columns| {
         let GroupMember { linear, segments } = &members[member];
+        prefetch_tile(segments, tile);
         linear.product(level, &prepared[member], tile, columns);
         expand_tile(level, &hidden[member], segments, tile, columns);
     });

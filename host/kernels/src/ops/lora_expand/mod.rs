@@ -83,6 +83,15 @@ fn on_segments(level: Level, hidden: &[f32], segments: &[LoraSegment<'_>], y: &m
     });
 }
 
+/// Asks for what [`expand_tile`] will read of the segments' weights.
+pub(crate) fn prefetch_tile(segments: &[LoraSegment<'_>], tile: Tile) {
+    let inside = segments.iter().filter(|segment| {
+        let end = segment.row_start + segment.rows;
+        segment.row_start < tile.row + tile.rows && end > tile.row
+    });
+    inside.for_each(|segment| segment.pair.prefetch_b(tile.panel..tile.panel + tile.panels));
+}
+
 /// Adds to the rows and columns of a tile what the segments have for them.
 pub(crate) fn expand_tile(
     level: Level,

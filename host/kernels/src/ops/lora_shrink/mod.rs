@@ -23,7 +23,7 @@ use crate::KernelError;
 use crate::aligned::LANES;
 use crate::dispatch::{Level, level};
 use crate::elements::Element;
-use crate::pool::{Parts, for_tasks};
+use crate::pool::{Parts, for_tasks, threads};
 use crate::simd::vector_levels;
 use crate::tensor::{Place, from_host, host_floats, place, rows};
 
@@ -105,7 +105,14 @@ pub(crate) fn shrink_all(level: Level, x: &[f32], lists: &[&[LoraSegment<'_>]]) 
     if work <= PARALLEL_WORK_MIN {
         tasks.iter().for_each(run_task);
     } else {
-        for_tasks(tasks.len(), |index| run_task(&tasks[index]));
+        // What a thread takes next, if the others are as quick.
+        let ahead = threads();
+        for_tasks(tasks.len(), |index| {
+            if let Some(next) = tasks.get(index + ahead) {
+                next.weight.pair.prefetch_a(next.weight.ranks.clone());
+            }
+            run_task(&tasks[index]);
+        });
     }
     drop(parts);
     hidden

@@ -1,8 +1,11 @@
 //! `A` and `B` of one module of one adapter, laid out for shrink and expand, and the rows they are
 //! for.
 
+use std::ops::Range;
+
 use crate::aligned::LANES;
-use crate::elements::Elements;
+use crate::elements::{Elements, with_elements};
+use crate::prefetch::prefetch;
 use crate::tensor::shape_error;
 use crate::{KernelError, WeightBytes};
 
@@ -90,6 +93,18 @@ impl LoraPair {
 
     pub(crate) fn b(&self) -> &Elements {
         &self.b
+    }
+
+    /// Asks for some ranks of `A` before they are needed.
+    pub(crate) fn prefetch_a(&self, ranks: Range<usize>) {
+        let run = self.in_features.next_multiple_of(LANES);
+        with_elements!(&self.a, a => prefetch(&a[ranks.start * run..ranks.end * run]));
+    }
+
+    /// Asks for some panels of `B` before they are needed.
+    pub(crate) fn prefetch_b(&self, panels: Range<usize>) {
+        let panel = LANES * self.rank;
+        with_elements!(&self.b, b => prefetch(&b[panels.start * panel..panels.end * panel]));
     }
 
     #[cfg(test)]
