@@ -126,7 +126,8 @@ fn elementwise() {
     check(&normed, &rms_norm::rms_norm(&x, &weight, 1e-5).unwrap(), "norm");
     let gated = silu_mul::cuda::silu_mul(&x_there, &y_there).unwrap();
     check(&gated, &silu_mul::silu_mul(&x, &y).unwrap(), "gate");
-    let config = rope::RopeConfig { head_dim: 64, theta: 1e4, scaling: rope::RopeScaling::None };
+    let scaling = rope::RopeScaling::None;
+    let config = rope::RopeConfig { head_dim: 64, rotary_dim: 64, theta: 1e4, scaling };
     let angles = rope::RopeTable::new(&config).unwrap().angles(&[0, 1, 2, 3, 900, 5, 6, 7, 8]);
     let angles_there = rope::cuda::DeviceAngles::new(&angles, &device).unwrap();
     rope::cuda::rope(&y_there, &angles_there).unwrap();
