@@ -10,7 +10,6 @@ use axum::Json;
 use axum::Router;
 use axum::extract::{FromRef, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
@@ -20,7 +19,7 @@ use tokio::sync::Notify;
 
 use crate::assemble::adapters::Adapters;
 use crate::assemble::token::Token;
-use crate::http::{ApiError, HttpLimits, lora_router};
+use crate::http::{ApiError, HttpLimits, bearer, lora_router, unknown, wrong_method};
 
 /// What handlers of the admin listener share.
 #[derive(Clone)]
@@ -70,12 +69,7 @@ async fn authenticate(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let bearer = header
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim());
-    if !bearer.is_some_and(|token| state.token.matches(token)) {
+    if !bearer(request.headers()).is_some_and(|token| state.token.matches(token)) {
         return Err(ApiError::no_admin_token());
     }
     Ok(next.run(request).await)
@@ -90,14 +84,6 @@ async fn drain(State(state): State<AdminState>) -> (StatusCode, Json<Value>) {
     tracing::info!("told to drain by the admin API");
     state.drain.notify_one();
     (StatusCode::ACCEPTED, Json(json!({ "status": "draining" })))
-}
-
-async fn unknown(request: Request) -> ApiError {
-    ApiError::not_found(format!("there is nothing at {}", request.uri().path()))
-}
-
-async fn wrong_method(request: Request) -> ApiError {
-    ApiError::wrong_method(request.method(), request.uri().path())
 }
 
 #[cfg(test)]

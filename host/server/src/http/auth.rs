@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts};
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use sha2::{Digest as _, Sha256};
@@ -116,16 +117,15 @@ where
         let Some(keys) = Option::<Arc<Keys>>::from_ref(state) else {
             return Ok(Self(TENANT_DEFAULT.to_owned()));
         };
-        let bearer = parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, key)| key.trim());
-        let key = bearer.ok_or_else(ApiError::no_key)?;
+        let key = bearer(&parts.headers).ok_or_else(ApiError::no_key)?;
         keys.tenant(key).map(|tenant| Self(tenant.to_owned())).ok_or_else(ApiError::wrong_key)
     }
+}
+
+/// What a request shows as its bearer: a client's key, the operator's token.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, shown) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| shown.trim())
 }
 
 #[cfg(test)]

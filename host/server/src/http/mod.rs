@@ -18,14 +18,14 @@ mod state;
 mod stream;
 mod wire;
 
-pub(crate) use auth::{Keys, hash_key};
+pub(crate) use auth::{Keys, bearer, hash_key};
 pub(crate) use body::JsonBody;
 pub(crate) use error::ApiError;
-pub(crate) use routes::{lora_router, router};
+pub(crate) use routes::{lora_router, router, unknown, wrong_method};
 pub(crate) use state::{HttpLimits, PublicState};
 
-/// Runs a change that reads files or compiles, away from the threads that serve. The change is not
-/// abandoned when the operator's connection breaks.
+/// Runs what reads files, compiles or takes long away from the threads that serve. It is not abandoned
+/// when the connection breaks.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<axum::Json<T>, ApiError> {

@@ -50,10 +50,12 @@ pub(crate) fn router(state: PublicState) -> Router {
         .with_state(state)
 }
 
-async fn unknown(request: Request) -> ApiError {
+/// Answers a path that is not there.
+pub(crate) async fn unknown(request: Request) -> ApiError {
     ApiError::not_found(format!("there is nothing at {}", request.uri().path()))
 }
 
-async fn wrong_method(request: Request) -> ApiError {
+/// Answers a method that a path does not have.
+pub(crate) async fn wrong_method(request: Request) -> ApiError {
     ApiError::wrong_method(request.method(), request.uri().path())
 }

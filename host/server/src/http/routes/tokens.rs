@@ -109,7 +109,9 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, tokenization::TokenizationError> + Send + 'static,
     param: &'static str,
 ) -> Result<T, ApiError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    let result = done.map_err(|error| ApiError::internal(&error))?;
-    result.map_err(|error| ApiError::invalid_param(param, error.to_string()))
+    let refused = move |error: tokenization::TokenizationError| {
+        ApiError::invalid_param(param, error.to_string())
+    };
+    let Json(done) = crate::http::blocking(move || work().map_err(refused)).await?;
+    Ok(done)
 }
