@@ -286,8 +286,8 @@ pub(crate) fn threads() -> usize {
     unsafe { (*current).threads }
 }
 
-/// Runs `task` for `0..tasks`, in any order, over the installed pool, or here if there is none. A
-/// panic of a task is this call's.
+/// Runs `task` for `0..tasks` over the installed pool, or here if there is none. They begin in order and
+/// end in any. A panic of a task is this call's.
 pub fn for_tasks(tasks: usize, task: impl Fn(usize) + Sync) {
     let current = CURRENT.get();
     // SAFETY: set by `install`, which borrows the pool and restores the value before it returns.
@@ -298,6 +298,44 @@ pub fn for_tasks(tasks: usize, task: impl Fn(usize) + Sync) {
             // Tasks do not nest.
             let _restore = Restore(CURRENT.replace(ptr::null()));
             shared.fork(tasks, &task);
+        }
+    }
+}
+
+/// Tasks that later ones of the same round wait for.
+pub(crate) struct Stage {
+    left: AtomicUsize,
+}
+
+impl Stage {
+    pub(crate) fn of(tasks: usize) -> Self {
+        Self { left: AtomicUsize::new(tasks) }
+    }
+
+    /// Runs one of the tasks. One that panics counts as done: whoever waits must not wait forever, and
+    /// the round fails as a whole.
+    pub(crate) fn run(&self, task: impl FnOnce()) {
+        struct Done<'a>(&'a AtomicUsize);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Release);
+            }
+        }
+        let _done = Done(&self.left);
+        task();
+    }
+
+    /// Waits until all tasks are done. Each must have begun, on this thread or another.
+    pub(crate) fn wait(&self) {
+        let mut looks = 0_usize;
+        while self.left.load(Ordering::Acquire) > 0 {
+            looks += 1;
+            // Whoever is at it may be waiting for this very processor.
+            if looks.is_multiple_of(LOOKS * 16) {
+                std::thread::yield_now();
+            } else {
+                spin_loop();
+            }
         }
     }
 }
@@ -330,6 +368,15 @@ impl<'a, T> Parts<'a, T> {
         // SAFETY: the range lies in the slice, which is borrowed for `'a`; the caller sees to it that
         // nobody else has these elements.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(range.start), range.len()) }
+    }
+
+    /// All elements.
+    ///
+    /// # Safety
+    /// While they are borrowed, nobody has a part.
+    pub(crate) unsafe fn whole(&self) -> &[T] {
+        // SAFETY: the slice is borrowed for `'a`; the caller sees to it that nobody writes to it.
+        unsafe { std::slice::from_raw_parts(self.first, self.len) }
     }
 
     /// Address of an element.
@@ -374,6 +421,32 @@ mod tests {
                 }
             });
             assert_eq!(super::threads(), 1, "installed for the length of the call");
+        }
+    }
+
+    #[test]
+    fn later_tasks_wait_for_a_stage_even_if_it_fails() {
+        for threads in [1, 2, 4] {
+            let mut pool = Pool::new(threads).unwrap();
+            pool.install(|| {
+                for fails in [None, Some(0), Some(2)] {
+                    let (stage, done) = (Stage::of(3), AtomicUsize::new(0));
+                    let run = || {
+                        for_tasks(20, |index| {
+                            if index < 3 {
+                                stage.run(|| {
+                                    assert_ne!(Some(index), fails);
+                                    done.fetch_add(1, Ordering::Relaxed);
+                                });
+                            } else {
+                                stage.wait();
+                                assert!(fails.is_some() || done.load(Ordering::Relaxed) == 3);
+                            }
+                        });
+                    };
+                    assert_eq!(catch_unwind(AssertUnwindSafe(run)).is_err(), fails.is_some());
+                }
+            });
         }
     }
 

@@ -76,6 +76,40 @@ pub(crate) fn for_tiles(
     depth: usize,
     task: impl Fn(usize, Tile, &mut Columns<'_>) + Sync,
 ) {
+    let none = Lead { tasks: 0, run: |_| {} };
+    for_tiles_after(&none, outputs, (rows, depth), |output, tile, _, columns| {
+        task(output, tile, columns);
+    });
+}
+
+/// Tasks that tiles wait for, sooner or later.
+pub(crate) struct Lead<F> {
+    /// How many.
+    pub(crate) tasks: usize,
+    /// One of them.
+    pub(crate) run: F,
+}
+
+/// Where among all tiles one is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// Its index.
+    pub(crate) index: usize,
+    /// Tiles.
+    pub(crate) of: usize,
+}
+
+/// As [`for_tiles`], in one round of the pool with other tasks: when a tile begins, each of those is
+/// done or some thread is at it, so that a tile may wait for them.
+///
+/// # Panics
+/// If an output has another length.
+pub(crate) fn for_tiles_after<F: Fn(usize) + Sync>(
+    lead: &Lead<F>,
+    outputs: &mut [Output<'_>],
+    (rows, depth): (usize, usize),
+    task: impl Fn(usize, Tile, Turn, &mut Columns<'_>) + Sync,
+) {
     let widths: Vec<usize> = outputs.iter().map(|output| output.width).collect();
     let parts: Vec<Parts<'_, f32>> = outputs
         .iter_mut()
@@ -84,29 +118,34 @@ pub(crate) fn for_tiles(
             Parts::of(output.floats)
         })
         .collect();
-    let run = |output: usize, tile: Tile| {
+    let run = |output: usize, tile: Tile, turn: Turn| {
         let width = widths[output];
         let columns = (tile.panels * LANES).min(width - tile.panel * LANES);
         let first = parts[output].at(tile.row * width + tile.panel * LANES);
         let lifetime = std::marker::PhantomData;
         // Tiles cover disjoint ranges of rows and panels, so no element is in two `Columns`.
         let mut columns = Columns { first, stride: width, rows: tile.rows, columns, lifetime };
-        task(output, tile, &mut columns);
+        task(output, tile, turn, &mut columns);
     };
     let width: usize = widths.iter().sum();
     if rows == 0 || width == 0 {
         return;
     }
     if rows * depth * width <= PARALLEL_WORK_MIN {
+        (0..lead.tasks).for_each(&lead.run);
         for (output, width) in widths.iter().enumerate().filter(|(_, width)| **width > 0) {
-            run(output, Tile { panel: 0, panels: width.div_ceil(LANES), row: 0, rows });
+            let turn = Turn { index: output, of: widths.len() };
+            run(output, Tile { panel: 0, panels: width.div_ceil(LANES), row: 0, rows }, turn);
         }
         return;
     }
     let cut = Cut::new(&widths, rows);
-    for_tasks(cut.tasks(), |index| {
-        let (output, tile) = cut.tile(index);
-        run(output, tile);
+    for_tasks(lead.tasks + cut.tasks(), |index| match index.checked_sub(lead.tasks) {
+        None => (lead.run)(index),
+        Some(index) => {
+            let (output, tile) = cut.tile(index);
+            run(output, tile, Turn { index, of: cut.tasks() });
+        }
     });
 }
 

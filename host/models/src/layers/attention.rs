@@ -44,6 +44,13 @@ impl Projections {
         }
     }
 
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Self::Separate(linears) => linears.iter_mut().collect(),
+            Self::Fused { qkv, .. } => vec![qkv],
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Separate(linears) => linears.iter().map(Linear::bytes).sum(),
@@ -112,6 +119,11 @@ impl Attention {
         let heads = x.reshape((rows, width / self.head_dim, self.head_dim));
         let normed = norm.forward(&heads.map_err(KernelError::from)?)?;
         Ok(normed.reshape((rows, width)).map_err(KernelError::from)?)
+    }
+
+    /// Its linear layers, those of the same input together, in the order in which they run.
+    pub(crate) fn groups(&mut self) -> [Vec<&mut Linear>; 2] {
+        [self.projections.linears(), vec![&mut self.o_proj]]
     }
 
     pub(crate) fn bytes(&self) -> usize {

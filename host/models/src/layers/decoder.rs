@@ -11,6 +11,7 @@ use lora::ModelShape;
 
 use super::attention::Attention;
 use super::experts::Experts;
+use super::linear::Linear;
 use super::loader::Loader;
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
@@ -94,6 +95,15 @@ impl Layer {
         add_output(x, mixed, self.mlp_output_norm.as_ref())
     }
 
+    /// Its linear layers that adapters may change, in the order in which they run.
+    fn groups(&mut self) -> Vec<Vec<&mut Linear>> {
+        let mut groups = Vec::from(self.self_attn.groups());
+        if let FeedForward::Dense(mlp) = &mut self.mlp {
+            groups.extend(mlp.groups());
+        }
+        groups
+    }
+
     fn bytes(&self) -> usize {
         let norms = [Some(&self.input_norm), Some(&self.mlp_norm)].into_iter();
         let outputs = [self.attention_output_norm.as_ref(), self.mlp_output_norm.as_ref()];
@@ -154,9 +164,10 @@ impl Decoder {
             (Embedding::new(embedding, device)?, lm_head)
         };
         let loader = Loader { config: &config, shape: &shape, weights, options };
-        let layers = (0..config.layers)
+        let mut layers = (0..config.layers)
             .map(|layer| Layer::load(&loader, layer))
             .collect::<Result<Vec<_>, _>>()?;
+        Linear::link(layers.iter_mut().flat_map(Layer::groups).collect());
         let norm = loader.norm("model.norm", config.hidden_size)?;
         weights.check_all_taken()?;
         let rope = RopeTable::new(&config.rope)?;

@@ -42,8 +42,9 @@ impl Expert {
     fn forward(&self, x: &Tensor) -> Result<Tensor, KernelError> {
         let member = |linear| GroupMember { linear, segments: Vec::new() };
         let members = [member(&self.gate_proj), member(&self.up_proj)];
-        let [gate, up] = <[Tensor; 2]>::try_from(linear_group(&LinearInput::new(x), &members)?)
-            .expect("an output per member");
+        let [gate, up] =
+            <[Tensor; 2]>::try_from(linear_group(&LinearInput::new(x), &members, &[])?)
+                .expect("an output per member");
         self.down_proj.forward(&silu_mul(&gate, &up)?)
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct Linear {
     base: PackedLinear,
     /// Index of the module in the model's shape.
     module: usize,
+    /// Modules that run after it, with its next input.
+    next: Vec<usize>,
 }
 
 impl Linear {
@@ -32,7 +34,7 @@ impl Linear {
         };
         let format = options.quantization.map(Quantization::of_layers);
         let base = PackedLinear::pack(weight, bias.as_deref(), format, &options.device)?;
-        Ok(Self { base, module })
+        Ok(Self { base, module, next: Vec::new() })
     }
 
     /// The product for all rows, and what adapters add to theirs.
@@ -51,8 +53,19 @@ impl Linear {
             linear: &linear.base,
             segments: step.segments(linear.module),
         });
-        let outputs = linear_group(&LinearInput::new(x), &members)?;
+        let next = linears.last().map_or_else(Vec::new, |linear| step.pairs(&linear.next));
+        let outputs = linear_group(&LinearInput::new(x), &members, &next)?;
         Ok(outputs.try_into().expect("an output per member"))
+    }
+
+    /// Tells each of these groups, in the order in which they run, which comes after.
+    pub(crate) fn link(groups: Vec<Vec<&mut Self>>) {
+        let mut next = Vec::new();
+        for group in groups.into_iter().rev() {
+            let modules = group.iter().map(|linear| linear.module).collect();
+            group.into_iter().for_each(|linear| linear.next.clone_from(&next));
+            next = modules;
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {

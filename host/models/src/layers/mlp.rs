@@ -47,6 +47,15 @@ impl Mlp {
         self.down_proj.forward(&activate(self.activation, &gate, &up)?, step)
     }
 
+    /// Its linear layers, those of the same input together, in the order in which they run.
+    pub(crate) fn groups(&mut self) -> [Vec<&mut Linear>; 2] {
+        let first = match &mut self.projections {
+            Projections::Separate { gate, up } => vec![gate, up],
+            Projections::Fused(both) => vec![both],
+        };
+        [first, vec![&mut self.down_proj]]
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         let projections = match &self.projections {
             Projections::Separate { gate, up } => gate.bytes() + up.bytes(),

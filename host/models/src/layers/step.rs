@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kernels::{KvGeometry, LoraSegment, PagedPlan, PagedSpan, RopeAngles, RopeTable};
+use kernels::{KvGeometry, LoraPair, LoraSegment, PagedPlan, PagedSpan, RopeAngles, RopeTable};
 use lora::Adapter;
 
 use crate::{ForwardBatch, ModelError};
@@ -86,6 +86,15 @@ impl Step {
     /// Rotary angles of each row, in a layer with the local rope or another.
     pub(crate) fn angles(&self, local: bool) -> &RopeAngles {
         self.local_angles.as_ref().filter(|_| local).unwrap_or(&self.angles)
+    }
+
+    /// What adapters have for some modules, a module after the other.
+    pub(crate) fn pairs(&self, modules: &[usize]) -> Vec<&LoraPair> {
+        let of = |module: &usize| {
+            let module = *module;
+            self.segments.iter().filter_map(move |segment| segment.adapter.module(module))
+        };
+        modules.iter().flat_map(of).collect()
     }
 
     /// The segments whose adapter changes a module.

@@ -1,6 +1,8 @@
 //! Products of one input with several weights, and what adapters add to each, in as few rounds of the
-//! pool as the data allows: activations are rounded once, all first halves of LoRA run together, and
-//! whoever computes a tile of the base product adds the second halves to it while it is in the cache.
+//! pool as the data allows: activations are rounded once, the first halves of LoRA run before the base
+//! products in the same round, and whoever computes a tile of a base product adds the second halves to
+//! it while it is in the cache. Adapters lie apart in memory, so what a tile will need of them, and what
+//! the next group begins with, is asked for while the base product is computed.
 
 use std::cell::OnceCell;
 
@@ -8,11 +10,12 @@ use candle_core::Tensor;
 
 use super::{OP, PackedLinear, QuantizedRows, Rows};
 use crate::dispatch::{Level, level};
-use crate::ops::columns::{Output, for_tiles};
-use crate::ops::lora_expand::{expand_tile, prefetch_tile};
-use crate::ops::lora_shrink::{check_segments, shrink_all};
+use crate::ops::columns::{Lead, Output, for_tiles_after};
+use crate::ops::lora_expand::{expand_tile, spans_of_tile};
+use crate::ops::lora_shrink::{Shrinks, check_segments, floats};
+use crate::prefetch::Ahead;
 use crate::tensor::{Place, from_host, host_floats, place, rows};
-use crate::{KernelError, LoraSegment};
+use crate::{KernelError, LoraPair, LoraSegment};
 
 /// Rows that several products share: what is derived from them is derived once.
 pub struct LinearInput<'a> {
@@ -42,7 +45,7 @@ pub struct GroupMember<'a> {
 }
 
 /// `x Wᵀ + b` of each member, `[rows, out_features]` in f32, plus `scale * (x Aᵀ) Bᵀ` for the rows of its
-/// segments.
+/// segments. `next` are the pairs that will be used soon after: their `A` is asked for meanwhile.
 ///
 /// # Errors
 /// An operand of another shape or type, segments that overlap, are out of order or outside the rows,
@@ -50,6 +53,7 @@ pub struct GroupMember<'a> {
 pub fn linear_group(
     input: &LinearInput<'_>,
     members: &[GroupMember<'_>],
+    next: &[&LoraPair],
 ) -> Result<Vec<Tensor>, KernelError> {
     let depth = input.x.dims().last().copied().unwrap_or(0);
     let mut found = 0;
@@ -71,7 +75,7 @@ pub fn linear_group(
         .zip(members)
         .map(|(floats, member)| Output { floats, width: member.linear.out_features })
         .collect();
-    products(level(), (input, x.as_slice()?, found), members, &mut outputs);
+    products(level(), (input, x.as_slice()?, found), (members, next), &mut outputs);
     let shaped = floats.into_iter().zip(members);
     shaped.map(|(floats, member)| from_host(floats, (found, member.linear.out_features))).collect()
 }
@@ -80,13 +84,10 @@ pub fn linear_group(
 pub(super) fn products(
     level: Level,
     (input, x, rows): (&LinearInput<'_>, &[f32], usize),
-    members: &[GroupMember<'_>],
+    (members, next): (&[GroupMember<'_>], &[&LoraPair]),
     outputs: &mut [Output<'_>],
 ) {
     let Some(depth) = members.first().map(|member| member.linear.in_features) else { return };
-    let groups: Vec<&[LoraSegment<'_>]> =
-        members.iter().map(|member| member.segments.as_slice()).collect();
-    let hidden = shrink_all(level, x, &groups);
     let prepared: Vec<Rows<'_>> = members
         .iter()
         .map(|member| match member.linear.is_quantized() {
@@ -94,10 +95,21 @@ pub(super) fn products(
             false => Rows::Float(x),
         })
         .collect();
-    for_tiles(outputs, rows, depth, |member, tile, columns| {
+    let lists: Vec<&[LoraSegment<'_>]> =
+        members.iter().map(|member| member.segments.as_slice()).collect();
+    let mut hidden: Vec<Vec<f32>> = lists.iter().map(|list| vec![0.0; floats(list)]).collect();
+    let shrinks = Shrinks::new(level, x, &lists, &mut hidden);
+    let lead = Lead { tasks: shrinks.tasks(), run: |index| shrinks.run(index) };
+    for_tiles_after(&lead, outputs, (rows, depth), |member, tile, turn, columns| {
         let GroupMember { linear, segments } = &members[member];
-        prefetch_tile(segments, tile);
-        linear.product(level, &prepared[member], tile, columns);
-        expand_tile(level, &hidden[member], segments, tile, columns);
+        let ours = spans_of_tile(segments, tile);
+        let later = next.iter().skip(turn.index).step_by(turn.of).map(|pair| pair.a_span());
+        let mut spans = ours.chain(later);
+        let lines = spans.clone().map(|span| span.lines()).sum();
+        let mut ahead = Ahead::new(lines, &mut spans);
+        linear.product(level, &prepared[member], tile, (columns, &mut ahead));
+        if !segments.is_empty() {
+            expand_tile(level, shrinks.hidden(member), segments, tile, columns);
+        }
     });
 }

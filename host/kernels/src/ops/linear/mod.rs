@@ -12,6 +12,7 @@ use candle_core::{Device, Tensor};
 use super::columns::{Columns, Tile};
 use crate::aligned::LANES;
 use crate::dispatch::Level;
+use crate::prefetch::Ahead;
 use crate::tensor::{Place, place, shape_error};
 use crate::{KernelError, WeightBytes, WeightFormat};
 use blocks::{PackedBlocks, QuantizedRows};
@@ -117,7 +118,7 @@ impl PackedLinear {
     /// An operand of another shape or type, or on a device this build can't use.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, KernelError> {
         let members = [GroupMember { linear: self, segments: Vec::new() }];
-        let mut outputs = linear_group(&LinearInput::new(x), &members)?;
+        let mut outputs = linear_group(&LinearInput::new(x), &members, &[])?;
         Ok(outputs.pop().expect("an output per member"))
     }
 
@@ -137,18 +138,25 @@ impl PackedLinear {
         matches!(self.panels, Panels::Blocks(_))
     }
 
-    /// Writes the products of a tile.
-    fn product(&self, level: Level, x: &Rows<'_>, tile: Tile, out: &mut Columns<'_>) {
+    /// Writes the products of a tile, and asks for what comes after on the way.
+    fn product(
+        &self,
+        level: Level,
+        x: &Rows<'_>,
+        tile: Tile,
+        (out, ahead): (&mut Columns<'_>, &mut Ahead<'_>),
+    ) {
         let (first, last) = (tile.panel * LANES, (tile.panel + tile.panels) * LANES);
         let bias = self.bias.get(first..last).unwrap_or_default();
         match (&self.panels, x) {
             (Panels::Float(panels), Rows::Float(x)) => {
                 let depth = self.in_features;
                 let x = &x[tile.row * depth..(tile.row + tile.rows) * depth];
+                ahead.rest();
                 panels.product(level, (x, bias), tile, out);
             }
             (Panels::Blocks(blocks), Rows::Quantized(x)) => {
-                blocks.product(level, (x, bias), tile, out);
+                blocks.product(level, (x, bias), tile, (out, ahead));
             }
             _ => unreachable!("rows are made as the weight wants them"),
         }

@@ -38,7 +38,7 @@ fn rows_at(level: Level, linear: &PackedLinear, x: &[f32]) -> Vec<f32> {
     let mut out = vec![f32::NAN; rows * width];
     let members = [GroupMember { linear, segments: vec![] }];
     let mut outputs = [Output { floats: &mut out, width }];
-    products(level, (&LinearInput::new(&tensor), x, rows), &members, &mut outputs);
+    products(level, (&LinearInput::new(&tensor), x, rows), (&members, &[]), &mut outputs);
     out
 }
 
@@ -195,9 +195,9 @@ fn a_group_is_its_members_alone_and_its_adapters_added() {
             GroupMember { linear, segments }
         })
         .collect();
-    let alone = linear_group(&LinearInput::new(&tensor), &members).unwrap();
+    let alone = linear_group(&LinearInput::new(&tensor), &members, &[]).unwrap();
     let mut pool = Pool::new(3).unwrap();
-    let shared = pool.install(|| linear_group(&LinearInput::new(&tensor), &members).unwrap());
+    let shared = pool.install(|| linear_group(&LinearInput::new(&tensor), &members, &[]).unwrap());
     for ((member, together), shared) in members.iter().zip(alone).zip(shared) {
         let base = member.linear.forward(&tensor).unwrap();
         let hidden = crate::lora_shrink(&tensor, &member.segments).unwrap();
@@ -228,7 +228,8 @@ fn wrong_shapes_are_refused() {
     let x = from_host(vec![0.0; 6], (2, 3)).unwrap();
     let group = |row_start: usize| {
         let segments = vec![LoraSegment { row_start, rows: 2, pair: &pair }];
-        linear_group(&LinearInput::new(&x), &[GroupMember { linear: &linear, segments }]).is_ok()
+        linear_group(&LinearInput::new(&x), &[GroupMember { linear: &linear, segments }], &[])
+            .is_ok()
     };
     assert!(group(0) && !group(1));
 }

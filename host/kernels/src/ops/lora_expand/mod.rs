@@ -12,6 +12,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 use crate::dispatch::{Level, level};
 use crate::ops::columns::{Columns, Output, Tile, for_tiles};
 use crate::ops::lora_shrink::check_segments;
+use crate::prefetch::Span;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, exactly, floats_mut, host_floats, place, rows};
 use crate::{KernelError, LoraPair, LoraSegment};
@@ -83,13 +84,16 @@ fn on_segments(level: Level, hidden: &[f32], segments: &[LoraSegment<'_>], y: &m
     });
 }
 
-/// Asks for what [`expand_tile`] will read of the segments' weights.
-pub(crate) fn prefetch_tile(segments: &[LoraSegment<'_>], tile: Tile) {
-    let inside = segments.iter().filter(|segment| {
+/// What [`expand_tile`] will read of the segments' weights.
+pub(crate) fn spans_of_tile(
+    segments: &[LoraSegment<'_>],
+    tile: Tile,
+) -> impl Iterator<Item = Span> + Clone {
+    let inside = segments.iter().filter(move |segment| {
         let end = segment.row_start + segment.rows;
         segment.row_start < tile.row + tile.rows && end > tile.row
     });
-    inside.for_each(|segment| segment.pair.prefetch_b(tile.panel..tile.panel + tile.panels));
+    inside.map(move |segment| segment.pair.b_span(tile.panel..tile.panel + tile.panels))
 }
 
 /// Adds to the rows and columns of a tile what the segments have for them.

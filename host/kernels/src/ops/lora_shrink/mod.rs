@@ -15,6 +15,7 @@ pub mod step;
 mod step_tests;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
 
@@ -23,7 +24,7 @@ use crate::KernelError;
 use crate::aligned::LANES;
 use crate::dispatch::{Level, level};
 use crate::elements::Element;
-use crate::pool::{Parts, for_tasks, threads};
+use crate::pool::{Parts, Stage, for_tasks};
 use crate::simd::vector_levels;
 use crate::tensor::{Place, from_host, host_floats, place, rows};
 
@@ -69,8 +70,15 @@ pub fn lora_shrink(x: &Tensor, segments: &[LoraSegment<'_>]) -> Result<Tensor, K
         return crate::cuda::refuse(OP);
     }
     let source = host_floats(OP, "x", x)?;
-    let mut hidden = shrink_all(level(), source.as_slice()?, &[segments]);
-    from_host(hidden.pop().expect("a result per list"), len)
+    let mut hidden = [vec![0.0; len]];
+    shrink_all(level(), source.as_slice()?, &[segments], &mut hidden);
+    let [hidden] = hidden;
+    from_host(hidden, len)
+}
+
+/// Floats of the hidden states of some segments.
+pub(crate) fn floats(segments: &[LoraSegment<'_>]) -> usize {
+    segments.iter().map(|segment| segment.rows * segment.pair.rank()).sum()
 }
 
 /// Some rows or ranks of one segment.
@@ -83,39 +91,78 @@ struct Task<'a> {
     out: Range<usize>,
 }
 
-/// The hidden states of several lists of segments over the same rows, all at once.
-pub(crate) fn shrink_all(level: Level, x: &[f32], lists: &[&[LoraSegment<'_>]]) -> Vec<Vec<f32>> {
-    let (mut tasks, mut lens, mut work) = (Vec::new(), Vec::new(), 0);
-    for (list, segments) in lists.iter().enumerate() {
-        let mut len = 0;
-        for segment in *segments {
-            push_tasks(&mut tasks, x, segment, (list, len));
-            len += segment.rows * segment.pair.rank();
-            work += segment.rows * segment.pair.rank() * segment.pair.in_features();
-        }
-        lens.push(len);
-    }
-    let mut hidden: Vec<Vec<f32>> = lens.into_iter().map(|len| vec![0.0; len]).collect();
-    let parts: Vec<Parts<'_, f32>> = hidden.iter_mut().map(|floats| Parts::of(floats)).collect();
-    let run_task = |task: &Task<'_>| {
-        // SAFETY: the ranges of tasks of one list follow each other.
-        let out = unsafe { parts[task.list].part(task.out.clone()) };
-        run(level, task.x, &task.weight, out);
-    };
-    if work <= PARALLEL_WORK_MIN {
-        tasks.iter().for_each(run_task);
+/// The hidden states of several lists of segments over the same rows, all at once, `rows * rank` floats
+/// per segment.
+fn shrink_all(level: Level, x: &[f32], lists: &[&[LoraSegment<'_>]], hidden: &mut [Vec<f32>]) {
+    let shrinks = Shrinks::new(level, x, lists, hidden);
+    if shrinks.work <= PARALLEL_WORK_MIN {
+        (0..shrinks.tasks()).for_each(|index| shrinks.run(index));
     } else {
-        // What a thread takes next, if the others are as quick.
-        let ahead = threads();
-        for_tasks(tasks.len(), |index| {
-            if let Some(next) = tasks.get(index + ahead) {
-                next.weight.pair.prefetch_a(next.weight.ranks.clone());
+        for_tasks(shrinks.tasks(), |index| shrinks.run(index));
+    }
+}
+
+/// The first halves of several lists of segments over the same rows, as tasks.
+pub(crate) struct Shrinks<'a> {
+    level: Level,
+    tasks: Vec<(Task<'a>, AtomicBool)>,
+    /// Per list.
+    hidden: Vec<Parts<'a, f32>>,
+    work: usize,
+    done: Stage,
+}
+
+impl<'a> Shrinks<'a> {
+    /// Cuts the work into tasks. `hidden` has a buffer per list, of `rows * rank` floats per segment.
+    ///
+    /// # Panics
+    /// If a buffer has another length.
+    pub(crate) fn new(
+        level: Level,
+        x: &'a [f32],
+        lists: &[&[LoraSegment<'a>]],
+        hidden: &'a mut [Vec<f32>],
+    ) -> Self {
+        let (mut tasks, mut work) = (Vec::new(), 0);
+        for (list, segments) in lists.iter().enumerate() {
+            let mut len = 0;
+            for segment in *segments {
+                push_tasks(&mut tasks, x, segment, (list, len));
+                len += segment.rows * segment.pair.rank();
+                work += segment.rows * segment.pair.rank() * segment.pair.in_features();
             }
-            run_task(&tasks[index]);
+            assert_eq!(len, hidden[list].len());
+        }
+        let hidden = hidden.iter_mut().map(|floats| Parts::of(floats)).collect();
+        let tasks: Vec<_> = tasks.into_iter().map(|task| (task, AtomicBool::new(false))).collect();
+        let done = Stage::of(tasks.len());
+        Self { level, tasks, hidden, work, done }
+    }
+
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Runs a task.
+    ///
+    /// # Panics
+    /// If it was run before.
+    pub(crate) fn run(&self, index: usize) {
+        let (task, taken) = &self.tasks[index];
+        assert!(!taken.swap(true, Ordering::Relaxed), "a task runs once");
+        self.done.run(|| {
+            // SAFETY: the ranges of tasks of one list follow each other, and none runs twice.
+            let out = unsafe { self.hidden[task.list].part(task.out.clone()) };
+            run(self.level, task.x, &task.weight, out);
         });
     }
-    drop(parts);
-    hidden
+
+    /// The hidden states of a list, as soon as they are there. Every task must have begun.
+    pub(crate) fn hidden(&self, list: usize) -> &[f32] {
+        self.done.wait();
+        // SAFETY: all tasks are done, and none runs twice, so nothing is written any more.
+        unsafe { self.hidden[list].whole() }
+    }
 }
 
 /// Cuts a segment whose hidden states begin at float `first` of list `list`.
@@ -150,6 +197,12 @@ mod tests {
     use super::*;
     use crate::ops::testing::{Random, assert_same_bits, on_levels};
 
+    fn shrunk(level: Level, x: &[f32], lists: &[&[LoraSegment<'_>]]) -> Vec<Vec<f32>> {
+        let mut hidden: Vec<Vec<f32>> = lists.iter().map(|list| vec![0.0; floats(list)]).collect();
+        shrink_all(level, x, lists, &mut hidden);
+        hidden
+    }
+
     #[test]
     fn vectors_agree_with_scalar_and_a_row_is_alone() {
         let mut random = Random::new(9);
@@ -168,7 +221,7 @@ mod tests {
             let lens = ranks.iter().zip(lengths).map(|(rank, rows)| rank * rows);
             let len = lens.sum::<usize>();
             let out = on_levels(|level| {
-                let hidden = shrink_all(level, &x, &[&segments, &segments[2..]]);
+                let hidden = shrunk(level, &x, &[&segments, &segments[2..]]);
                 let (first, second) = (&hidden[0], &hidden[1]);
                 assert_same_bits(&first[len - second.len()..], second);
                 first.clone()
@@ -179,7 +232,7 @@ mod tests {
                     let rank = segment.pair.rank();
                     let x = &x[(segment.row_start + row) * depth..][..depth];
                     let alone = [LoraSegment { row_start: 0, rows: 1, pair: segment.pair }];
-                    let found = shrink_all(level(), x, &[&alone]);
+                    let found = shrunk(level(), x, &[&alone]);
                     assert_same_bits(&found[0], &out[at..at + rank]);
                     at += rank;
                 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::aligned::LANES;
 use crate::elements::{Elements, with_elements};
-use crate::prefetch::prefetch;
+use crate::prefetch::Span;
 use crate::tensor::shape_error;
 use crate::{KernelError, WeightBytes};
 
@@ -95,16 +95,15 @@ impl LoraPair {
         &self.b
     }
 
-    /// Asks for some ranks of `A` before they are needed.
-    pub(crate) fn prefetch_a(&self, ranks: Range<usize>) {
-        let run = self.in_features.next_multiple_of(LANES);
-        with_elements!(&self.a, a => prefetch(&a[ranks.start * run..ranks.end * run]));
+    /// All of `A`, to be asked for before it is needed.
+    pub(crate) fn a_span(&self) -> Span {
+        with_elements!(&self.a, a => Span::of(a))
     }
 
-    /// Asks for some panels of `B` before they are needed.
-    pub(crate) fn prefetch_b(&self, panels: Range<usize>) {
+    /// Some panels of `B`, to be asked for before they are needed.
+    pub(crate) fn b_span(&self, panels: Range<usize>) -> Span {
         let panel = LANES * self.rank;
-        with_elements!(&self.b, b => prefetch(&b[panels.start * panel..panels.end * panel]));
+        with_elements!(&self.b, b => Span::of(&b[panels.start * panel..panels.end * panel]))
     }
 
     #[cfg(test)]

@@ -3,26 +3,70 @@
 use std::arch::x86_64::*;
 
 use super::format::{QUAD, QUADS};
+use super::rows::QUANT_MAX;
 use super::{Columns, Format, Panels, RUN, Rows};
 use crate::aligned::LANES;
+use crate::prefetch::{Ahead, Line};
 
 /// # Safety
 /// The CPU has AVX-512F and AVX-512 VNNI.
 #[target_feature(enable = "avx512f,avx512vnni")]
-pub(super) unsafe fn gemm<F: Format>(x: &Rows<'_>, weight: &Panels<'_>, out: &mut Columns<'_>) {
-    // One row waits for memory, so several panels are on their way; many rows reuse each weight.
+pub(super) unsafe fn gemm<F: Format>(
+    x: &Rows<'_>,
+    weight: &Panels<'_>,
+    out: &mut Columns<'_>,
+    ahead: &mut Ahead<'_>,
+) {
     let mut row = 0;
+    let mut ahead = Steps { left: steps(x.rows, weight.panels), ahead };
     while row < x.rows {
         // SAFETY: the caller has the instructions.
         row += unsafe {
-            match x.rows - row {
-                1 => panels_by::<F, 1, 4>(x, weight, out, row),
-                2 | 3 => panels_by::<F, 2, 4>(x, weight, out, row),
-                4..8 => panels_by::<F, 4, 2>(x, weight, out, row),
-                _ => panels_by::<F, 8, 1>(x, weight, out, row),
+            match rows_at_once(x.rows - row) {
+                1 => panels_by::<F, 1, 4>(x, weight, out, row, &mut ahead),
+                2 => panels_by::<F, 2, 4>(x, weight, out, row, &mut ahead),
+                4 => panels_by::<F, 4, 2>(x, weight, out, row, &mut ahead),
+                _ => panels_by::<F, 8, 1>(x, weight, out, row, &mut ahead),
             }
         };
     }
+}
+
+/// What is to be asked for, and the tiles over which that is spread.
+struct Steps<'a, 'b> {
+    left: usize,
+    ahead: &'a mut Ahead<'b>,
+}
+
+impl Steps<'_, '_> {
+    /// How many lines to ask for in each run of the next tile, and which.
+    fn next(&mut self, runs: usize) -> (usize, &[Line]) {
+        let lines = self.ahead.step_of_runs(self.left, runs);
+        self.left = self.left.saturating_sub(1);
+        lines
+    }
+}
+
+/// Rows of the next tiles, where so many are left: one row waits for memory, so several panels are on
+/// their way; many rows reuse each weight.
+fn rows_at_once(left: usize) -> usize {
+    match left {
+        1 => 1,
+        2 | 3 => 2,
+        4..8 => 4,
+        _ => 8,
+    }
+}
+
+/// Tiles that rows by panels are cut into, those at the edge apart.
+fn steps(rows: usize, panels: usize) -> usize {
+    let (mut row, mut steps) = (0, 0);
+    while row < rows {
+        let at_once = rows_at_once(rows - row);
+        steps += (panels * at_once).div_ceil(if at_once == 1 { 4 } else { 8 });
+        row += at_once;
+    }
+    steps
 }
 
 /// `M` rows from `row` on by all panels, `N` at a time; returns `M`.
@@ -35,15 +79,22 @@ unsafe fn panels_by<F: Format, const M: usize, const N: usize>(
     weight: &Panels<'_>,
     out: &mut Columns<'_>,
     row: usize,
+    ahead: &mut Steps<'_, '_>,
 ) -> usize {
     let whole = weight.panels - weight.panels % N;
     // SAFETY: the caller has the instructions.
     unsafe {
         for panel in (0..whole).step_by(N) {
-            tile::<F, M, N>(x, weight, out, (row, panel));
+            match ahead.next(weight.runs) {
+                (0, lines) => tile::<F, M, N, 0>(x, weight, out, (row, panel), lines),
+                (1, lines) => tile::<F, M, N, 1>(x, weight, out, (row, panel), lines),
+                (2, lines) => tile::<F, M, N, 2>(x, weight, out, (row, panel), lines),
+                (4, lines) => tile::<F, M, N, 4>(x, weight, out, (row, panel), lines),
+                (_, lines) => tile::<F, M, N, 8>(x, weight, out, (row, panel), lines),
+            }
         }
         for panel in whole..weight.panels {
-            tile::<F, M, 1>(x, weight, out, (row, panel));
+            tile::<F, M, 1, 0>(x, weight, out, (row, panel), &[]);
         }
     }
     M
@@ -54,11 +105,12 @@ unsafe fn panels_by<F: Format, const M: usize, const N: usize>(
 /// # Safety
 /// As [`gemm`].
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn tile<F: Format, const M: usize, const N: usize>(
+unsafe fn tile<F: Format, const M: usize, const N: usize, const K: usize>(
     x: &Rows<'_>,
     weight: &Panels<'_>,
     out: &mut Columns<'_>,
     (row, panel): (usize, usize),
+    ahead: &[Line],
 ) {
     let runs = weight.runs;
     let quants = &weight.quants[panel * runs * F::QUANT_BYTES..(panel + N) * runs * F::QUANT_BYTES];
@@ -75,7 +127,14 @@ unsafe fn tile<F: Format, const M: usize, const N: usize>(
             sums.iter_mut().for_each(|sums| sums[n] = bias);
         }
     }
+    assert_eq!(ahead.len(), K * runs);
     for run in 0..runs {
+        // A number of them that is known: looking for the end of a list here costs a quarter of the
+        // loop's speed.
+        for line in 0..K {
+            // SAFETY: there are `K` for each run.
+            unsafe { ahead.get_unchecked(run * K + line) }.prefetch();
+        }
         let mut of_run = [(std::ptr::null(), std::ptr::null()); N];
         for (n, of_run) in of_run.iter_mut().enumerate() {
             // SAFETY: `quants` holds `N` panels of `runs` runs, and `scales` their groups.
@@ -181,4 +240,43 @@ unsafe fn add_run<F: Format, const M: usize, const N: usize>(
             }
         }
     }
+}
+
+/// Rounds a run to eight bits and sums its halves; returns the scale. The same numbers as the scalar one
+/// of [`super::rows`].
+///
+/// # Safety
+/// The CPU has AVX-512F.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn round(
+    values: &[f32; RUN],
+    quants: &mut [i8; RUN],
+    sums: &mut [i32; 2],
+) -> f32 {
+    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    // SAFETY: the array holds two vectors.
+    let halves =
+        unsafe { [_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(LANES))] };
+    let bits = halves
+        .map(|half| _mm512_and_si512(_mm512_castps_si512(half), _mm512_set1_epi32(0x7fff_ffff)));
+    // Magnitudes order as their bits do; infinity and NaN lie above all.
+    let largest = _mm512_reduce_max_epu32(_mm512_max_epu32(bits[0], bits[1]));
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
+        return f32::NAN;
+    }
+    let inverse = if largest == 0.0 { 0.0 } else { QUANT_MAX / largest };
+    let bounds = (_mm512_set1_ps(-QUANT_MAX), _mm512_set1_ps(QUANT_MAX));
+    for (half, value) in halves.into_iter().enumerate() {
+        let scaled = _mm512_mul_ps(value, _mm512_set1_ps(inverse));
+        let whole = _mm512_roundscale_ps::<NEAREST>(scaled);
+        let whole = _mm512_min_ps(_mm512_max_ps(whole, bounds.0), bounds.1);
+        let whole = _mm512_cvtps_epi32(whole);
+        sums[half] = _mm512_reduce_add_epi32(whole);
+        let target = &mut quants[half * LANES..(half + 1) * LANES];
+        // SAFETY: the slice holds sixteen bytes.
+        unsafe { _mm_storeu_si128(target.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(whole)) };
+    }
+    largest / QUANT_MAX
 }

@@ -18,6 +18,7 @@ use crate::dispatch::Level;
 use crate::dispatch::has_vnni;
 use crate::ggml::RUN;
 use crate::ops::columns::{Columns, Tile};
+use crate::prefetch::Ahead;
 use format::{Format, Q4_0, Q4K, Q6K, Q8_0};
 pub(super) use pack::PackedBlocks;
 pub(super) use rows::QuantizedRows;
@@ -56,28 +57,36 @@ impl PackedBlocks {
         level: Level,
         (x, bias): (&QuantizedRows, &[f32]),
         tile: Tile,
-        out: &mut Columns<'_>,
+        (out, ahead): (&mut Columns<'_>, &mut Ahead<'_>),
     ) {
         let x = x.rows(tile.row, tile.rows);
         let weight = self.panels(tile.panel, tile.panels, bias);
         match self.format() {
-            WeightFormat::Q8_0 => gemm::<Q8_0>(level, &x, &weight, out),
-            WeightFormat::Q4_0 => gemm::<Q4_0>(level, &x, &weight, out),
-            WeightFormat::Q4K => gemm::<Q4K>(level, &x, &weight, out),
-            WeightFormat::Q6K => gemm::<Q6K>(level, &x, &weight, out),
+            WeightFormat::Q8_0 => gemm::<Q8_0>(level, (&x, &weight), out, ahead),
+            WeightFormat::Q4_0 => gemm::<Q4_0>(level, (&x, &weight), out, ahead),
+            WeightFormat::Q4K => gemm::<Q4K>(level, (&x, &weight), out, ahead),
+            WeightFormat::Q6K => gemm::<Q6K>(level, (&x, &weight), out, ahead),
             other => unreachable!("`pack` refused {other:?}"),
         }
     }
 }
 
-fn gemm<F: Format>(level: Level, x: &Rows<'_>, weight: &Panels<'_>, out: &mut Columns<'_>) {
+fn gemm<F: Format>(
+    level: Level,
+    (x, weight): (&Rows<'_>, &Panels<'_>),
+    out: &mut Columns<'_>,
+    ahead: &mut Ahead<'_>,
+) {
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the CPU has AVX-512F, as `level` says, and VNNI.
-        Level::Avx512 if has_vnni() => unsafe { avx512::gemm::<F>(x, weight, out) },
+        Level::Avx512 if has_vnni() => unsafe { avx512::gemm::<F>(x, weight, out, ahead) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the CPU has AVX2, FMA and F16C, as `level` says.
-        Level::Avx512 | Level::Avx2 => unsafe { avx2::gemm::<F>(x, weight, out) },
+        Level::Avx512 | Level::Avx2 => {
+            ahead.rest();
+            // SAFETY: the CPU has AVX2, FMA and F16C, as `level` says.
+            unsafe { avx2::gemm::<F>(x, weight, out) }
+        }
         _ => scalar::gemm::<F>(x, weight, out),
     }
 }

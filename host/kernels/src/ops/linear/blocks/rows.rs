@@ -1,5 +1,7 @@
 //! Activations in eight bits, rounded once per input and read by every product of it.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use crate::aligned::LANES;
 use crate::dispatch::{Level, level};
 use crate::ggml::RUN;
@@ -7,7 +9,7 @@ use crate::ops::ELEMENTS_PER_TASK;
 use crate::pool::{Parts, for_tasks};
 
 /// Largest magnitude of a rounded activation.
-const QUANT_MAX: f32 = 127.0;
+pub(super) const QUANT_MAX: f32 = 127.0;
 /// Runs are counted in whole groups of the longest blocks, so that one rounding fits all formats.
 const RUNS_MULTIPLE: usize = 8;
 
@@ -84,9 +86,14 @@ type Rounded<'a> = (&'a mut [f32], &'a mut [[i32; 2]]);
 fn round_row(level: Level, x: &[f32], quants: &mut [i8], rounded: Rounded<'_>) {
     match level {
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: the CPU has AVX-512F, as `level` says.
+        Level::Avx512 => round_runs(x, quants, rounded, |values, quants, sums| unsafe {
+            avx512::round(values, quants, sums)
+        }),
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: the CPU has AVX2 and more, as `level` says.
-        Level::Avx512 | Level::Avx2 => unsafe { round_row_avx2(x, quants, rounded) },
-        _ => round_runs(x, quants, rounded),
+        Level::Avx2 => unsafe { round_row_avx2(x, quants, rounded) },
+        _ => round_runs(x, quants, rounded, round),
     }
 }
 
@@ -94,11 +101,16 @@ fn round_row(level: Level, x: &[f32], quants: &mut [i8], rounded: Rounded<'_>) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn round_row_avx2(x: &[f32], quants: &mut [i8], rounded: Rounded<'_>) {
-    round_runs(x, quants, rounded);
+    round_runs(x, quants, rounded, round);
 }
 
 #[inline(always)]
-fn round_runs(x: &[f32], quants: &mut [i8], (scales, sums): Rounded<'_>) {
+fn round_runs(
+    x: &[f32],
+    quants: &mut [i8],
+    (scales, sums): Rounded<'_>,
+    round: impl Fn(&[f32; RUN], &mut [i8; RUN], &mut [i32; 2]) -> f32,
+) {
     let targets = quants.chunks_exact_mut(RUN).zip(scales).zip(sums);
     for (index, ((quants, scale), sums)) in targets.enumerate() {
         let quants = quants.first_chunk_mut().expect("chunks of a run");
@@ -141,4 +153,45 @@ fn round(values: &[f32; RUN], quants: &mut [i8; RUN], sums: &mut [i32; 2]) -> f3
         *sum = total;
     }
     largest / QUANT_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{Random, on_levels};
+
+    #[test]
+    fn every_level_rounds_to_the_same_numbers() {
+        let mut random = Random::new(31);
+        let mut x = random.floats(40 * RUN + 5);
+        for (run, odd) in [
+            (1, 0.0),
+            (2, -0.0),
+            (3, f32::NAN),
+            (4, f32::INFINITY),
+            (5, f32::NEG_INFINITY),
+            (6, f32::MAX),
+            (7, f32::MIN_POSITIVE),
+            (8, 1e-45),
+            (9, -1e-40),
+        ] {
+            x[run * RUN + run] = odd;
+        }
+        x[10 * RUN..11 * RUN].fill(0.0);
+        x[11 * RUN..12 * RUN].fill(1e-45);
+        x[12 * RUN..13 * RUN].fill(-3e38);
+        // Halves between two numbers.
+        (0..RUN).for_each(|i| x[13 * RUN + i] = 127.0 - i as f32 / 2.0);
+        let depth = x.len();
+        let out = on_levels(|level| {
+            let rows = QuantizedRows::at(level, &x, depth);
+            let scales = rows.scales.iter().map(|scale| scale.to_bits() as i32);
+            let sums = rows.sums.iter().flatten().copied();
+            let all = rows.quants.iter().map(|quant| i32::from(*quant)).chain(scales).chain(sums);
+            all.map(|bits| f32::from_bits(bits.cast_unsigned())).collect::<Vec<_>>()
+        });
+        let quants = &out[13 * RUN..14 * RUN];
+        let quants: Vec<i32> = quants.iter().map(|bits| bits.to_bits().cast_signed()).collect();
+        assert_eq!(quants[..6], [127, 126, 126, 126, 125, 124], "halves go to the even number");
+    }
 }
