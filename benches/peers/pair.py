@@ -1,10 +1,11 @@
-"""Measures Mortise and llama.cpp by turns, on the same made model and adapters.
+"""Measures Mortise and llama.cpp, or mistral.rs, by turns, on the same made model and adapters.
 
     python pair.py --mortise target/release/mortise --llama DIR/bin --work WORK \\
         --shape tiny-100m --quant q8_0 --cores 0,1 --client-cores 2,3 \\
         -- --concurrency 8,32 --popularity none,distinct --adapters 32 --repeat 5
 
-Makes in WORK what is not there yet: the model, its GGUF, the adapters of both. Starts both servers on
+Without --llama the peer is mistral.rs, see mistral_rs.py: the wheel must be installed for the Python that
+runs this. Makes in WORK what is not there yet: the model, its GGUF, the adapters of both. Starts both servers on
 free ports with as many threads as --cores names, runs `mortise bench run` with the flags behind `--`,
 and ends both. A server at rest computes nothing, so both may have the same cores.
 """
@@ -40,16 +41,16 @@ def make(args, adapters):
     model, f16 = root / "hf", root / "f16.gguf"
     if not (model / "model.safetensors").exists():
         call(args.mortise, "bench", "make", "model", args.shape, model)
-    if not f16.exists():
+    if args.llama and not f16.exists():
         call(sys.executable, HERE / "to_gguf.py", "model", model, f16)
     gguf = root / f"{args.quant}.gguf"
-    if not gguf.exists():
+    if args.llama and not gguf.exists():
         call(args.llama / "llama-quantize", "--pure", f16, gguf, QUANTS[args.quant])
     peft, converted = root / "adapters", root / "gguf-adapters"
     if adapters > len(list(peft.glob("*/adapter_model.safetensors"))):
         rank = ["--count", adapters, "--rank", args.rank]
         call(args.mortise, "bench", "make", "adapters", args.shape, peft, *rank)
-    if adapters > len(list(converted.glob("*.gguf"))):
+    if args.llama and adapters > len(list(converted.glob("*.gguf"))):
         call(sys.executable, HERE / "to_gguf.py", "adapters", model, peft, converted)
     return model, gguf, peft, sorted(converted.glob("*.gguf"))[:adapters]
 
@@ -77,7 +78,7 @@ def wait_for(process, url, log):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mortise", type=Path, required=True, help="the binary")
-    parser.add_argument("--llama", type=Path, required=True, help="bin folder that build.py made")
+    parser.add_argument("--llama", type=Path, default=None, help="bin folder that build.py made")
     parser.add_argument("--work", type=Path, required=True, help="models, adapters and logs")
     parser.add_argument("--shape", default="tiny-100m")
     parser.add_argument("--quant", choices=QUANTS, default="q8_0")
@@ -106,7 +107,7 @@ def main():
     threads = len(args.cores.split(","))
     ports = [free_port() for _ in range(3)]
     urls = [f"http://127.0.0.1:{port}" for port in ports]
-    logs = [args.work / "mortise.log", args.work / "llama-server.log"]
+    logs = [args.work / "mortise.log", args.work / "peer.log"]
 
     mortise = [args.mortise, "serve", "--model", model, "--data-dir", args.work / "data"]
     mortise += ["--listen", f"127.0.0.1:{ports[0]}", "--admin-listen", f"127.0.0.1:{ports[1]}"]
@@ -115,20 +116,27 @@ def main():
         mortise += ["--adapter-dir", peft]
     if args.quant != "f16":
         mortise += ["--quantize", args.quant]
-    llama = [args.llama / "llama-server", "--model", gguf, "--port", ports[2]]
-    llama += ["--threads", threads, "--threads-batch", threads, "--parallel", streams]
-    llama += ["--ctx-size", streams * args.context, "--cache-ram", 0, *args.llama_args.split()]
-    if loras:
-        llama += ["--lora", ",".join(map(str, loras)), "--lora-init-without-apply"]
+    if args.llama:
+        label, names = "llama.cpp", "llama-server"
+        peer = [args.llama / "llama-server", "--model", gguf, "--port", ports[2]]
+        peer += ["--threads", threads, "--threads-batch", threads, "--parallel", streams]
+        peer += ["--ctx-size", streams * args.context, "--cache-ram", 0, *args.llama_args.split()]
+        if loras:
+            peer += ["--lora", ",".join(map(str, loras)), "--lora-init-without-apply"]
+    else:
+        label, names = "mistral.rs", "openai"
+        peer = ["env", f"RAYON_NUM_THREADS={threads}", sys.executable, HERE / "mistral_rs.py"]
+        peer += ["--model", model, "--quant", args.quant, "--port", ports[2]]
+        peer += ["--streams", streams, "--adapters", peft, "--count", adapters]
 
     servers = []
     try:
-        for words, url, log in [(mortise, urls[0], logs[0]), (llama, urls[2], logs[1])]:
+        for words, url, log in [(mortise, urls[0], logs[0]), (peer, urls[2], logs[1])]:
             servers.append(start(words, args.cores, log))
             wait_for(servers[-1], url, log)
         client = ["taskset", "-c", args.client_cores] if args.client_cores else []
         run = [args.mortise, "bench", "run", "--url", urls[0], "--peer", urls[2]]
-        run += ["--peer-label", "llama.cpp", "--peer-adapters", "llama-server", *load]
+        run += ["--peer-label", label, "--peer-adapters", names, *load]
         call(*client, *run)
     finally:
         for server in servers:
