@@ -152,7 +152,9 @@ fn overhead(dir: Option<&str>) {
     let choices = [
         ("greedy", greedy.clone()),
         ("drawn", drawn.clone()),
-        ("top-p 0.9", SamplingParams { top_p: 0.9, top_k: 40, ..drawn.clone() }),
+        ("top-k, -p", SamplingParams { top_p: 0.9, top_k: 40, ..drawn.clone() }),
+        ("top-p 0.9", SamplingParams { top_p: 0.9, ..drawn.clone() }),
+        ("min-p 0.05", SamplingParams { min_p: 0.05, ..drawn.clone() }),
         ("penalties", SamplingParams { repetition_penalty: 1.1, ..greedy.clone() }),
         ("logprobs 5", SamplingParams { logprobs: Some(5), ..greedy }),
     ];

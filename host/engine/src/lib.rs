@@ -17,7 +17,6 @@ pub mod config;
 pub mod constraint;
 pub mod error;
 pub mod handle;
-mod logits;
 pub mod metrics;
 mod ngram;
 mod pace;

@@ -3,13 +3,19 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use kernels::{BadLogit, LogitRows, SampleParams};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use request::{SamplingParams, TokenId, TokenLogprob};
 
-use crate::logits::{
-    NotFinite, Weights, by_logit, likeliest, log_sum_exp, near_peak, peak, token_id,
-};
+/// Why no token could be chosen.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SampleError {
+    #[error(transparent)]
+    Logits(#[from] BadLogit),
+    #[error("{0}")]
+    Params(String),
+}
 
 /// What the next token may depend on besides the logits.
 pub(crate) struct History<'a> {
@@ -27,7 +33,7 @@ pub(crate) struct History<'a> {
 #[derive(Default)]
 struct Scratch {
     logits: Vec<f32>,
-    weights: Weights,
+    rows: LogitRows,
 }
 
 thread_local! {
@@ -37,33 +43,32 @@ thread_local! {
 /// Chooses the next token from `logits` `[vocab]`.
 ///
 /// # Errors
-/// Logits that are NaN or positive infinity.
+/// Logits that are NaN or positive infinity, or parameters outside their ranges.
 pub(crate) fn sample(
     logits: &[f32],
     params: &SamplingParams,
     history: &History<'_>,
-) -> Result<TokenId, NotFinite> {
-    let best = peak(logits)?;
-    let adjusts = adjusts(params, history);
-    if params.is_greedy() && !adjusts {
-        return Ok(token_id(best.0));
-    }
-    SCRATCH.with_borrow_mut(|scratch| {
-        let Scratch { logits: adjusted, weights } = scratch;
-        let (mut row, mut best) = (logits, best);
-        if adjusts {
-            adjusted.clear();
-            adjusted.extend_from_slice(logits);
-            adjust(adjusted, params, history);
-            // Bias and penalties are finite, and so is what they are added to.
-            best = peak(adjusted)?;
-            row = adjusted;
+) -> Result<TokenId, SampleError> {
+    // A greedy choice needs no draw, and a generator costs more than a small row.
+    let draw = if params.is_greedy() { 0.0 } else { draw(params.seed, history.output_tokens) };
+    let choice = SampleParams {
+        temperature: params.temperature,
+        top_k: params.top_k,
+        top_p: params.top_p,
+        min_p: params.min_p,
+        draw,
+    };
+    let choice = choice.checked().map_err(|error| SampleError::Params(error.to_string()))?;
+    SCRATCH.with_borrow_mut(|Scratch { logits: adjusted, rows }| {
+        if !adjusts(params, history) {
+            return Ok(token_id(rows.sample(logits, &choice)?));
         }
-        if params.is_greedy() || best.1 == f32::NEG_INFINITY {
-            return Ok(token_id(best.0));
-        }
-        let draw = draw(params.seed, history.output_tokens);
-        Ok(token_id(pick((row, best.1), params, draw, weights)))
+        // Bias and penalties are finite and would hide no bad logit, but its name comes first.
+        rows.peak(logits)?;
+        adjusted.clear();
+        adjusted.extend_from_slice(logits);
+        adjust(adjusted, params, history);
+        Ok(token_id(rows.sample(adjusted, &choice)?))
     })
 }
 
@@ -82,13 +87,18 @@ fn adjusts(params: &SamplingParams, history: &History<'_>) -> bool {
 ///
 /// # Errors
 /// Logits that are NaN or positive infinity.
-pub(crate) fn logprob(logits: &[f32], token: TokenId, top: u32) -> Result<TokenLogprob, NotFinite> {
-    let (_, max) = peak(logits)?;
-    let total = log_sum_exp(logits, max);
-    let of = |token: usize| (f64::from(logits[token]) - total) as f32;
-    let top = likeliest(logits, max, top as usize);
-    let top = top.into_iter().map(|token| (token_id(token), of(token))).collect();
-    Ok(TokenLogprob { token, logprob: of(token as usize), top })
+pub(crate) fn logprob(logits: &[f32], token: TokenId, top: u32) -> Result<TokenLogprob, BadLogit> {
+    SCRATCH.with_borrow_mut(|Scratch { rows, .. }| {
+        let total = rows.log_sum_exp(logits)?;
+        let of = |token: usize| (f64::from(logits[token]) - total) as f32;
+        let top = rows.likeliest(logits, top as usize)?;
+        let top = top.into_iter().map(|token| (token_id(token), of(token))).collect();
+        Ok(TokenLogprob { token, logprob: of(token as usize), top })
+    })
+}
+
+fn token_id(token: usize) -> TokenId {
+    TokenId::try_from(token).expect("a vocabulary has fewer than 2^32 tokens")
 }
 
 /// Penalties, bias and forbidden ends, in vLLM's order.
@@ -128,63 +138,6 @@ fn draw(seed: u64, nth: u32) -> f64 {
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
     rng.set_stream(u64::from(nth));
     rng.random()
-}
-
-/// Cuts by min-p, top-k and top-p, and picks by `draw` among what is left. `max` is the largest of
-/// `logits`: distances from it stay finite however small the temperature is.
-fn pick(
-    (logits, max): (&[f32], f32),
-    params: &SamplingParams,
-    draw: f64,
-    weights: &mut Weights,
-) -> usize {
-    weights.fill(logits, max, (1.0 / params.temperature).min(f32::MAX));
-    let peak = (max, params.temperature);
-    let all = logits.len();
-    let top_k = if params.top_k == 0 { all } else { all.min(params.top_k as usize) };
-    if params.min_p == 0.0 && top_k == all && params.top_p >= 1.0 {
-        return weights.at(draw * weights.total);
-    }
-    let weight = |token: &usize| f64::from(weights.each[*token]);
-    let sum = |tokens: &[usize]| tokens.iter().map(weight).sum::<f64>();
-    let mut kept = if params.min_p > 0.0 {
-        let floor = f64::from(params.min_p);
-        (0..all).filter(|token| weight(token) >= floor).collect()
-    } else if top_k < all {
-        near_peak(logits, peak, top_k, |_| true)
-    } else {
-        let reach = f64::from(params.top_p) * weights.total;
-        near_peak(logits, peak, 1, |near| near.len() == all || sum(near) >= reach)
-    };
-    // What top-p is a part of: all that min-p and top-k leave.
-    let mut total = if params.min_p > 0.0 { sum(&kept) } else { weights.total };
-    if top_k < kept.len() {
-        kept.select_nth_unstable_by(top_k - 1, |a, b| by_logit(logits, *a, *b));
-        kept.truncate(top_k);
-    }
-    if top_k < all {
-        // Selection leaves an order that depends on the algorithm; the sum must not.
-        kept.sort_unstable();
-        total = sum(&kept);
-    }
-    if params.top_p < 1.0 {
-        kept.sort_unstable_by(|a, b| by_logit(logits, *a, *b));
-        let (enough, mut reached) = (f64::from(params.top_p) * total, 0.0);
-        let reach = kept.iter().position(|token| {
-            reached += weight(token);
-            reached >= enough
-        });
-        kept.truncate(reach.map_or(kept.len(), |last| last + 1));
-    }
-    let mut left = draw * sum(&kept);
-    for token in &kept {
-        left -= weight(token);
-        if left < 0.0 {
-            return *token;
-        }
-    }
-    // Rounding can leave a remainder; the last token that has any weight takes it.
-    kept.iter().rfind(|token| weight(token) > 0.0).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -299,7 +252,8 @@ mod tests {
             History { prompt: &[], output_counts: &counts, output_tokens: 0, end_tokens: &[] };
         for bad in [f32::NAN, f32::INFINITY] {
             let logits = [0.0, bad];
-            assert_eq!(sample(&logits, &greedy(), &history), Err(NotFinite { token: 1 }));
+            let found = sample(&logits, &greedy(), &history);
+            assert!(matches!(found, Err(SampleError::Logits(BadLogit { token: 1 }))), "{found:?}");
         }
     }
 
@@ -320,7 +274,7 @@ mod tests {
         let weight =
             |token: usize| (f64::from(logits[token] - max) / f64::from(params.temperature)).exp();
         let mut kept: Vec<usize> = (0..logits.len()).collect();
-        kept.sort_by(|a, b| by_logit(logits, *a, *b));
+        kept.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
         kept.retain(|token| weight(*token) >= f64::from(params.min_p));
         if params.top_k > 0 {
             kept.truncate(params.top_k as usize);

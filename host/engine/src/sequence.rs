@@ -13,9 +13,8 @@ use tokio::sync::mpsc;
 use crate::admission::Ticket;
 use crate::command::{Job, Task};
 use crate::constraint::Constraint;
-use crate::logits::NotFinite;
 use crate::pooling::MeanPool;
-use crate::sampler::{self, History};
+use crate::sampler::{self, History, SampleError};
 use crate::speculation::Speculation;
 use crate::stream::EngineEvent;
 
@@ -56,10 +55,10 @@ pub(crate) struct Sequence {
 }
 
 /// Why no token could be chosen.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum ChooseError {
     #[error(transparent)]
-    NotFinite(#[from] NotFinite),
+    Sample(#[from] SampleError),
     #[error("{0}")]
     Constraint(String),
 }
@@ -154,7 +153,7 @@ impl Sequence {
         &mut self,
         start: usize,
         rows: std::slice::ChunksExact<'_, f32>,
-    ) -> Result<(), NotFinite> {
+    ) -> Result<(), SampleError> {
         let top = self.sampling.prompt_logprobs.unwrap_or_default();
         if self.prompt_logprobs.is_empty() {
             self.prompt_logprobs.push(None);
@@ -165,7 +164,8 @@ impl Sequence {
             if position == self.prompt_logprobs.len()
                 && let Some(token) = self.prompt.get(position)
             {
-                self.prompt_logprobs.push(Some(sampler::logprob(row, *token, top)?));
+                let logprob = sampler::logprob(row, *token, top);
+                self.prompt_logprobs.push(Some(logprob.map_err(SampleError::from)?));
             }
         }
         Ok(())
@@ -199,7 +199,7 @@ impl Sequence {
             constraint.tell(token);
         }
         let logprob = match self.sampling.logprobs {
-            Some(top) => Some(sampler::logprob(row, token, top)?),
+            Some(top) => Some(sampler::logprob(row, token, top).map_err(SampleError::from)?),
             None => None,
         };
         if self.sampling.max_tokens == 0 {

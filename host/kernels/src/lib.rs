@@ -43,6 +43,7 @@ pub use ops::lora_shrink::{LoraPair, LoraSegment, lora_shrink};
 pub use ops::paged_attention::{AttentionShape, paged_attention};
 pub use ops::rms_norm::rms_norm;
 pub use ops::rope::{RopeAngles, RopeConfig, RopeScaling, RopeTable, rope};
+pub use ops::sample::{BadLogit, LogitRows, SampleParams, SampleRow};
 pub use ops::silu_mul::silu_mul;
 pub use ops::softcap::softcap;
 pub use pool::{Pool, THREADS_MAX, for_tasks};

@@ -47,6 +47,17 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(source: *const i8) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let half = |source: *const i8| {
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(source.cast())))
+            };
+            Self(half(source), half(source.add(8)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store(self, target: *mut f32) {
         // SAFETY: see above.
         unsafe {
@@ -102,6 +113,13 @@ impl Vector for Avx2 {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         // SAFETY: see above.
         unsafe { Self(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn trunc(self) -> Self {
+        const ZERO: i32 = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
+        // SAFETY: see above.
+        unsafe { Self(_mm256_round_ps::<ZERO>(self.0), _mm256_round_ps::<ZERO>(self.1)) }
     }
 
     #[inline(always)]

@@ -40,6 +40,12 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(source: *const i8) -> Self {
+        // SAFETY: see above.
+        unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(source.cast())))) }
+    }
+
+    #[inline(always)]
     unsafe fn store(self, target: *mut f32) {
         // SAFETY: see above.
         unsafe { _mm512_storeu_ps(target, self.0) }
@@ -92,6 +98,13 @@ impl Vector for Avx512 {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         // SAFETY: see above.
         Self(unsafe { _mm512_roundscale_ps::<NEAREST>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn trunc(self) -> Self {
+        const ZERO: i32 = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
+        // SAFETY: see above.
+        Self(unsafe { _mm512_roundscale_ps::<ZERO>(self.0) })
     }
 
     #[inline(always)]

@@ -42,6 +42,11 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// `source` is readable for 16 numbers.
     unsafe fn load_bf16(source: *const u16) -> Self;
+    /// Sixteen bytes from `source`, of any alignment.
+    ///
+    /// # Safety
+    /// `source` is readable for 16 bytes.
+    unsafe fn load_i8(source: *const i8) -> Self;
     /// Writes sixteen floats to `target`, of any alignment.
     ///
     /// # Safety
@@ -63,6 +68,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn max(self, b: Self) -> Self;
     /// Nearest integer, ties to even.
     unsafe fn round(self) -> Self;
+    /// The integer beside it that is nearer to zero.
+    unsafe fn trunc(self) -> Self;
     /// Two to the power of `self`, which holds integers within -126 and 127.
     unsafe fn exp2_integer(self) -> Self;
 
@@ -101,7 +108,7 @@ pub(crate) fn max_lanes(mut lanes: [f32; 16]) -> f32 {
 /// Declares `run(level, args…)` that calls `scalar::$name` or the generic `simd::$name` compiled for
 /// the level. Elsewhere than on x86 the compiler's own vectors of the scalar body must do.
 macro_rules! vector_levels {
-    (fn $name:ident($($arg:ident: $ty:ty),* $(,)?)) => {
+    ($visible:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?)) => {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma,f16c")]
         fn avx2($($arg: $ty),*) {
@@ -116,7 +123,7 @@ macro_rules! vector_levels {
             unsafe { simd::$name::<$crate::simd::Avx512>($($arg),*) }
         }
 
-        fn run(level: $crate::dispatch::Level, $($arg: $ty),*) {
+        $visible fn run(level: $crate::dispatch::Level, $($arg: $ty),*) {
             match level {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `level` comes from `dispatch`, which asked the CPU.

@@ -3,14 +3,12 @@
 use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use candle_core::{DType, Tensor};
 
-use super::device::{Memory, choose, items_of, row_of};
-use super::{LogitAdjustment, SampleParams};
+use super::device::{Memory, choose, items_of};
+use super::{LogitAdjustment, OP, SampleParams};
 use crate::KernelError;
 use crate::cuda::{empty, upload, write_to};
 use crate::launch::Ptr;
 use crate::tensor::shape_error;
-
-const OP: &str = "sample";
 
 /// Adjusts `logits`, f32 `[rows, vocab]`, in place, and chooses a token per row: u32 `[rows]` on the device,
 /// [`super::NOT_FINITE`] for rows that are no distribution.
@@ -33,7 +31,7 @@ pub fn sample(
         return Err(KernelError::Dtype { op: OP, operand: "logits", found: logits.dtype() });
     }
     let items = items_of(adjustments, (rows, vocab))?;
-    let numbers = params.iter().map(row_of).collect::<Result<Vec<_>, _>>()?;
+    let numbers = params.iter().map(SampleParams::checked).collect::<Result<Vec<_>, _>>()?;
     let on_device = (upload(OP, &items, logits.device())?, upload(OP, &numbers, logits.device())?);
     // SAFETY: the kernel writes a token for every row.
     let tokens = unsafe { empty(rows, DType::U32, logits.device())? };

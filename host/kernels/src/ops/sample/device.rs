@@ -1,14 +1,11 @@
-//! The launches of sampling, and its numbers as kernels take them.
+//! The launches of sampling, and adjustments as kernels take them.
 
-use super::{LogitAdjustment, SampleParams};
+use super::{LogitAdjustment, OP};
 use crate::KernelError;
 use crate::launch::{Args, Grid, Ptr, Queue, narrow};
 
-const OP: &str = "sample";
 const ADJUST_THREADS: u32 = 128;
 const THREADS: u32 = 512;
-/// Weights are this many times the likeliest's share of one.
-const WEIGHT_ONE: f64 = (1_u64 << 40) as f64;
 /// A vocabulary whose weights could overflow a sum.
 const VOCAB_MAX: usize = 1 << 23;
 
@@ -21,17 +18,6 @@ pub(crate) struct AdjustItem {
     repetition: f32,
     subtract: f32,
     add: f32,
-}
-
-/// `SampleRow` of `sample.cu`.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub(crate) struct SampleRow {
-    pub(crate) draw: u64,
-    pub(crate) top_p: u64,
-    pub(crate) floor: u64,
-    pub(crate) temperature: f32,
-    pub(crate) top_k: u32,
 }
 
 /// `SampleArgs` of `sample.cu`.
@@ -48,36 +34,6 @@ struct SampleArgs {
 
 // SAFETY: four pointers and two 32-bit integers, as in `sample.cu`.
 unsafe impl Args for SampleArgs {}
-
-/// `share` of 2^64, all ones for one.
-fn fraction(share: f64) -> u64 {
-    // The product is exact, and the conversion saturates.
-    (share * 2.0_f64.powi(64)) as u64
-}
-
-/// A row's numbers.
-///
-/// # Errors
-/// A temperature that is negative or no number, shares outside [0, 1], or a draw outside [0, 1).
-pub(crate) fn row_of(params: &SampleParams) -> Result<SampleRow, KernelError> {
-    let shares = [params.top_p, params.min_p];
-    if !shares.iter().all(|share| (0.0..=1.0).contains(share)) {
-        return Err(KernelError::Size { op: OP, what: "top_p or min_p outside 0 and 1" });
-    }
-    if !(0.0..1.0).contains(&params.draw) {
-        return Err(KernelError::Size { op: OP, what: "draw outside 0 and 1" });
-    }
-    if params.temperature.is_nan() || params.temperature < 0.0 {
-        return Err(KernelError::Size { op: OP, what: "temperature" });
-    }
-    Ok(SampleRow {
-        draw: fraction(params.draw),
-        top_p: fraction(f64::from(params.top_p)),
-        floor: (f64::from(params.min_p) * WEIGHT_ONE).ceil() as u64,
-        temperature: params.temperature,
-        top_k: params.top_k,
-    })
-}
 
 /// The adjustments as kernels take them.
 ///

@@ -1,4 +1,4 @@
-//! Logits to token on a device: what it must do, in plain Rust, and the launches.
+//! Logits to token: rows on the host, and the launches on a device, which choose the same tokens.
 //!
 //! Draws take their numbers from the caller, weights are integers, and so a draw is the same on every
 //! machine. What penalties mean and which tokens they concern is the caller's to know.
@@ -7,10 +7,22 @@
 pub mod cuda;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod device;
+mod host;
 #[cfg(test)]
+mod host_tests;
+mod near;
+mod numbers;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 #[cfg(test)]
 mod tests;
+mod vectors;
+
+pub use host::{BadLogit, LogitRows};
+pub use numbers::SampleRow;
+
+const OP: &str = "sample";
 
 /// How a row's token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]

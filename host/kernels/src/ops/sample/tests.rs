@@ -1,6 +1,6 @@
 //! Sampling on every machine: the very token that the specification names.
 
-use super::device::{Memory, choose, items_of, row_of};
+use super::device::{Memory, choose, items_of};
 use super::{LogitAdjustment, NOT_FINITE, SampleParams, scalar};
 use crate::ops::testing::Random;
 use crate::tests::{Machine, on_machines};
@@ -16,7 +16,7 @@ fn on_machine(
 ) -> Vec<u32> {
     let sizes = (params.len(), logits.len() / params.len());
     let items = items_of(adjustments, sizes).unwrap();
-    let rows: Vec<_> = params.iter().map(|p| row_of(p).unwrap()).collect();
+    let rows: Vec<_> = params.iter().map(|p| p.checked().unwrap()).collect();
     let (logits, rows) = (machine.upload(logits), machine.upload(&rows));
     let tokens = machine.upload(&vec![7_777_777_u32; params.len()]);
     let uploaded = machine.upload(&items);
@@ -60,7 +60,7 @@ fn chooses_what_the_specification_chooses() {
             let logits: Vec<f32> = (0..vocab * cases.len()).map(|_| logit()).collect();
             let found = on_machine(machine, &logits, &cases, &[]);
             for ((params, logits), found) in cases.iter().zip(logits.chunks(vocab)).zip(found) {
-                let expected = scalar::sample(logits, &row_of(params).unwrap());
+                let expected = scalar::sample(logits, &params.checked().unwrap());
                 assert_eq!(found, expected, "{vocab} {distinct} {params:?}");
             }
         }
@@ -108,7 +108,7 @@ fn wrong_numbers_are_refused() {
     let check = |change: &dyn Fn(&mut SampleParams)| {
         let mut params = GREEDY;
         change(&mut params);
-        row_of(&params).is_ok()
+        params.checked().is_ok()
     };
     assert!(check(&|_| ()));
     assert!(!check(&|p| p.temperature = -0.1));
