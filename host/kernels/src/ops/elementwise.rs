@@ -46,3 +46,54 @@ pub(super) fn in_place(x: &mut [f32], run: impl Fn(&mut [f32]) + Sync) {
     }
     for_chunks(x, ELEMENTS_PER_TASK, |_, x| run(x));
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! What the tests of gates share.
+
+    use candle_core::Tensor;
+
+    use crate::KernelError;
+    use crate::dispatch::Level;
+    use crate::ops::testing::{Random, on_levels};
+    use crate::tensor::from_host;
+
+    /// Checks that a gate has the same bits at every level, is `expected` of the gate times the other
+    /// operand within a relative `bound`, for gates within `spread` of zero, and keeps NaN.
+    pub(crate) fn check_gate(
+        run: impl Fn(Level, &[f32], &[f32], &mut [f32]) + Sync,
+        spread: f32,
+        (expected, bound): (impl Fn(f64) -> f64, impl Fn(f64) -> f64),
+    ) {
+        let mut random = Random::new(3);
+        for len in [0, 1, 15, 16, 17, 33, 20_000] {
+            let gate: Vec<f32> = random.floats(len).iter().map(|v| v * spread).collect();
+            let up = random.floats(len);
+            let out = on_levels(|level| {
+                let mut out = vec![0.0; len];
+                let part = |gate: &[f32], up: &[f32], out: &mut [f32]| run(level, gate, up, out);
+                super::in_chunks(&gate, &up, &mut out, part);
+                out
+            });
+            for ((x, up), out) in gate.iter().zip(&up).zip(&out) {
+                let x = f64::from(*x);
+                let expected = expected(x) * f64::from(*up);
+                let error = (f64::from(*out) - expected).abs();
+                assert!(error <= bound(x) * expected.abs() + 1e-30, "{x}: {expected}");
+            }
+        }
+        on_levels(|level| {
+            let mut out = vec![0.0; 20];
+            run(level, &[f32::NAN; 20], &[1.0; 20], &mut out);
+            assert!(out.iter().all(|v| v.is_nan()));
+            vec![]
+        });
+    }
+
+    /// Checks that operands of different shapes are refused.
+    pub(crate) fn check_shapes(op: impl Fn(&Tensor, &Tensor) -> Result<Tensor, KernelError>) {
+        let gate = from_host(vec![0.0; 6], (2, 3)).unwrap();
+        let up = from_host(vec![0.0; 6], (3, 2)).unwrap();
+        assert!(matches!(op(&gate, &up), Err(KernelError::Shape { operand: "up", .. })));
+    }
+}

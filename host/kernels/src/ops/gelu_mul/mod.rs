@@ -28,51 +28,17 @@ pub fn gelu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor, KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{Random, on_levels};
-    use crate::tensor::from_host;
+    use crate::ops::elementwise::testing::{check_gate, check_shapes};
 
     #[test]
-    fn vectors_agree_with_scalar_and_with_the_function() {
-        let mut random = Random::new(4);
-        for len in [0, 1, 15, 16, 17, 33, 20_000] {
-            let gate: Vec<f32> = random.floats(len).iter().map(|v| v * 12.0).collect();
-            let up = random.floats(len);
-            let out = on_levels(|level| {
-                let mut out = vec![0.0; len];
-                elementwise::in_chunks(&gate, &up, &mut out, |gate, up, out| {
-                    run(level, gate, up, out)
-                });
-                out
-            });
-            for i in 0..len {
-                let x = f64::from(gate[i]);
-                let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
-                // `1 + tanh(u)` is `2 / (1 + exp(-2u))`, which has no cancellation.
-                let expected = x / (1.0 + (-2.0 * inner).exp()) * f64::from(up[i]);
-                let error = (f64::from(out[i]) - expected).abs();
-                // Where the result is small, the rounding of the exponent counts.
-                assert!(error <= 4e-5 * expected.abs() + 1e-30, "{x}: {expected}");
-                if x.abs() < 3.0 {
-                    assert!(error <= 2e-6 * expected.abs(), "{x}: {expected}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn nan_stays_nan() {
-        on_levels(|level| {
-            let mut out = vec![0.0; 20];
-            run(level, &[f32::NAN; 20], &[1.0; 20], &mut out);
-            assert!(out.iter().all(|v| v.is_nan()));
-            vec![]
-        });
-    }
-
-    #[test]
-    fn different_shapes_are_refused() {
-        let gate = from_host(vec![0.0; 6], (2, 3)).unwrap();
-        let up = from_host(vec![0.0; 6], (3, 2)).unwrap();
-        assert!(matches!(gelu_mul(&gate, &up), Err(KernelError::Shape { operand: "up", .. })));
+    fn is_the_function_at_every_level() {
+        let gelu = |x: f64| {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            // `1 + tanh(u)` is `2 / (1 + exp(-2u))`, which has no cancellation.
+            x / (1.0 + (-2.0 * inner).exp())
+        };
+        // Where the result is small, the rounding of the exponent counts.
+        check_gate(run, 12.0, (gelu, |x: f64| if x.abs() < 3.0 { 2e-6 } else { 4e-5 }));
+        check_shapes(gelu_mul);
     }
 }
