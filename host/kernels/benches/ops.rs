@@ -76,15 +76,11 @@ fn packed(format: WeightFormat, inputs: usize, outputs: usize) -> PackedLinear {
     PackedLinear::pack(weight, None, Some(format), &Device::Cpu).expect("packs")
 }
 
-fn attention() {
-    println!("attention of 32 heads by 64 over 8 key heads: rows context, ms, GFLOP/s");
-    let geometry = KvGeometry {
-        blocks: 512,
-        block_tokens: 16,
-        kv_heads: 8,
-        head_dim: 64,
-        format: KvFormat::F16,
-    };
+fn attention(format: KvFormat) {
+    println!(
+        "attention of 32 heads by 64 over 8 key heads in {format:?}: rows context, ms, GFLOP/s"
+    );
+    let geometry = KvGeometry { blocks: 512, block_tokens: 16, kv_heads: 8, head_dim: 64, format };
     let blocks = KvBlocks::new(geometry, &Device::Cpu).expect("small");
     let shape = AttentionShape { heads: 32, window: None, scale: 0.125, softcap: None };
     for (rows, context_len) in [(1, 512), (1, 4096), (128, 128), (128, 1024), (512, 512)] {
@@ -133,7 +129,8 @@ fn main() {
     println!("{:?}, {threads} threads", kernels::dispatch::level());
     Pool::new(threads).expect("threads").install(|| {
         linear();
-        attention();
+        attention(KvFormat::F16);
+        attention(KvFormat::Int8);
         lora();
     });
 }

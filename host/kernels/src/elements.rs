@@ -56,6 +56,35 @@ pub(crate) struct Bf16(pub(crate) u16);
 impl Plain for F16 {}
 impl Plain for Bf16 {}
 
+/// A small integer.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct I8(pub(crate) i8);
+
+impl Plain for I8 {}
+
+impl Element for I8 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from(self.0)
+    }
+
+    /// Ties to even, within -127 and 127.
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        /// Adding it rounds to an integer, which then stands in the lowest bits.
+        const ROUND: f32 = 12_582_912.0;
+        Self((value.clamp(-127.0, 127.0) + ROUND).to_bits() as i8)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load<V: Vector>(source: *const Self) -> V {
+        // SAFETY: the caller's promise; `I8` is transparent.
+        unsafe { V::load_i8(source.cast()) }
+    }
+}
+
 impl Element for F16 {
     fn widen(self) -> f32 {
         f16::from_bits(self.0).to_f32()

@@ -23,6 +23,8 @@ pub(crate) struct Fixture {
     pub(crate) model: Box<dyn CausalLm>,
     pub(crate) cases: Vec<Case>,
     pub(crate) adapters: Vec<Option<Arc<lora::Adapter>>>,
+    /// How its cache keeps numbers; whole floats, unless a test wants others.
+    pub(crate) kv: KvFormat,
     expected: Vec<u8>,
 }
 
@@ -48,7 +50,7 @@ impl Fixture {
         };
         let adapters = cases.iter().map(|case| case.adapter.as_ref().map(adapter)).collect();
         let expected = std::fs::read(expected.join("expected.safetensors")).unwrap();
-        Self { model, cases, adapters, expected }
+        Self { model, cases, adapters, kv: KvFormat::F32, expected }
     }
 
     /// Logits of the reference at the last positions of a case's prompt.
@@ -98,7 +100,8 @@ pub(crate) fn run(fixture: &mut Fixture, cases: &[usize], plan: &Plan) -> (Vec<O
         .collect();
     let needed: Vec<usize> = lengths.iter().map(|n| n.div_ceil(plan.block_tokens)).collect();
     let blocks = needed.iter().sum::<usize>() + 3;
-    let mut kv = KvCache::new(&config, kv_shape(blocks, plan.block_tokens), &Device::Cpu).unwrap();
+    let shape = KvShape { format: fixture.kv, ..kv_shape(blocks, plan.block_tokens) };
+    let mut kv = KvCache::new(&config, shape, &Device::Cpu).unwrap();
     // A block is as good as any other: hand them out in a scattered order.
     let mut free: Vec<u32> = (0..blocks as u32).collect();
     free.sort_by_key(|block| block.wrapping_mul(2_654_435_761) >> 7);

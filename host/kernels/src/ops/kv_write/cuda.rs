@@ -35,7 +35,8 @@ impl DeviceBlocks {
         if geometry.bytes().is_none() {
             return Err(KernelError::Size { op: OP, what: "zero or too large" });
         }
-        if geometry.format == KvFormat::F16 && dtype != DType::F16 {
+        let other = geometry.format == KvFormat::F16 && dtype != DType::F16;
+        if other || geometry.format == KvFormat::Int8 {
             return Err(KernelError::Dtype { op: OP, operand: "blocks", found: dtype });
         }
         let KvGeometry { blocks, block_tokens, kv_heads, head_dim, .. } = geometry;

@@ -7,22 +7,21 @@
 pub mod cuda;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod device;
+mod pages;
 mod plan;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::KernelError;
-use crate::aligned::{Aligned, LANES, Plain};
-use crate::elements::{Element, F16};
-use crate::pool::{Parts, for_tasks};
+use crate::aligned::LANES;
+use crate::elements::Bf16;
 use crate::tensor::{Place, exactly, host_floats, place};
 
+pub use pages::KvBlocks;
+pub(crate) use pages::{Kept, Pages, ReadPages};
 pub use plan::{PagedPlan, PagedSpan};
 
 const OP: &str = "kv_write";
-
-/// Numbers that one thread writes sooner than it has woken another.
-const WRITE_ALONE_MAX: usize = 1 << 11;
 
 /// Sizes of a layer's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +48,9 @@ pub enum KvFormat {
     /// Rounded to half precision: half the memory to hold and to read. Magnitudes above 65504 become
     /// 65504.
     F16,
+    /// Bytes between -127 and 127 and a scale, in two bytes, for each position and head of the keys, and
+    /// one of the values: half the memory of [`KvFormat::F16`], and two bytes.
+    Int8,
 }
 
 impl KvFormat {
@@ -58,7 +60,13 @@ impl KvFormat {
         match self {
             Self::F32 => 4,
             Self::F16 => 2,
+            Self::Int8 => 1,
         }
+    }
+
+    /// Bytes of the scales of one position and head, keys' and values' together.
+    fn scale_bytes(self) -> usize {
+        if self == Self::Int8 { 2 * size_of::<Bf16>() } else { 0 }
     }
 }
 
@@ -96,155 +104,10 @@ impl KvGeometry {
         let keys = self.head_dim.checked_mul(tokens)?;
         let values = dim.checked_mul(self.block_tokens)?;
         let heads = self.blocks.checked_mul(self.kv_heads)?;
-        let floats = keys.checked_add(values)?.checked_mul(heads)?;
-        let bytes = floats.checked_mul(self.format.bytes())?;
+        let numbers = keys.checked_add(values)?.checked_mul(self.format.bytes())?;
+        let scales = tokens.checked_mul(self.format.scale_bytes())?;
+        let bytes = numbers.checked_add(scales)?.checked_mul(heads)?;
         (bytes <= isize::MAX as usize).then_some(bytes as u64)
-    }
-}
-
-/// Keys and values of one layer.
-#[derive(Debug)]
-pub struct KvBlocks {
-    held: Held,
-    geometry: KvGeometry,
-}
-
-/// Keys, `[block][head][head_dim][padded_tokens]`, and values, `[block][head][block_tokens][padded_dim]`.
-#[derive(Debug)]
-enum Held {
-    F32(Aligned<f32>, Aligned<f32>),
-    F16(Aligned<F16>, Aligned<F16>),
-}
-
-/// Keys and values as slices of their own type.
-#[derive(Clone, Copy)]
-pub(crate) struct Pages<'a, T> {
-    keys: &'a [T],
-    values: &'a [T],
-    geometry: KvGeometry,
-}
-
-impl<'a, T> Pages<'a, T> {
-    /// Keys of one head in one block, `[head_dim][padded_tokens]`.
-    #[inline(always)]
-    pub(crate) fn keys_of(&self, block: usize, head: usize) -> &'a [T] {
-        let len = self.geometry.key_len();
-        let index = block * self.geometry.kv_heads + head;
-        &self.keys[index * len..(index + 1) * len]
-    }
-
-    /// Values of one head in one block, `[block_tokens][padded_dim]`.
-    #[inline(always)]
-    pub(crate) fn values_of(&self, block: usize, head: usize) -> &'a [T] {
-        let len = self.geometry.value_len();
-        let index = block * self.geometry.kv_heads + head;
-        &self.values[index * len..(index + 1) * len]
-    }
-}
-
-/// What reads keys and values, whatever they are kept as.
-pub(crate) trait ReadPages {
-    /// Reads.
-    fn read<T: Element>(self, pages: Pages<'_, T>);
-}
-
-impl KvBlocks {
-    /// Allocates all blocks, zeroed.
-    ///
-    /// # Errors
-    /// A size of zero, sizes whose product overflows, or a device this build can't use.
-    pub fn new(geometry: KvGeometry, device: &Device) -> Result<Self, KernelError> {
-        const OP: &str = "kv blocks";
-        if place(OP, device)? == Place::Cuda {
-            return crate::cuda::refuse(OP);
-        }
-        if geometry.bytes().is_none() {
-            return Err(KernelError::Size { op: OP, what: "zero or too large" });
-        }
-        let held = match geometry.format {
-            KvFormat::F32 => Held::F32(keys(&geometry), values(&geometry)),
-            KvFormat::F16 => Held::F16(keys(&geometry), values(&geometry)),
-        };
-        Ok(Self { held, geometry })
-    }
-
-    /// Sizes of the blocks.
-    #[must_use]
-    pub fn geometry(&self) -> KvGeometry {
-        self.geometry
-    }
-
-    /// Hands keys and values to `reader`.
-    #[inline(always)]
-    pub(crate) fn read(&self, reader: impl ReadPages) {
-        let geometry = self.geometry;
-        match &self.held {
-            Held::F32(keys, values) => {
-                reader.read(Pages { keys: keys.as_slice(), values: values.as_slice(), geometry });
-            }
-            Held::F16(keys, values) => {
-                reader.read(Pages { keys: keys.as_slice(), values: values.as_slice(), geometry });
-            }
-        }
-    }
-
-    fn write(&mut self, plan: &PagedPlan, k: &[f32], v: &[f32]) {
-        let geometry = self.geometry;
-        match &mut self.held {
-            Held::F32(keys, values) => {
-                write((keys.as_mut_slice(), values.as_mut_slice()), &geometry, plan, (k, v));
-            }
-            Held::F16(keys, values) => {
-                write((keys.as_mut_slice(), values.as_mut_slice()), &geometry, plan, (k, v));
-            }
-        }
-    }
-}
-
-fn keys<T: Plain>(geometry: &KvGeometry) -> Aligned<T> {
-    Aligned::zeros(geometry.blocks * geometry.kv_heads * geometry.key_len())
-}
-
-fn values<T: Plain>(geometry: &KvGeometry) -> Aligned<T> {
-    Aligned::zeros(geometry.blocks * geometry.kv_heads * geometry.value_len())
-}
-
-fn write<T: Element>(
-    (keys, values): (&mut [T], &mut [T]),
-    geometry: &KvGeometry,
-    plan: &PagedPlan,
-    (k, v): (&[f32], &[f32]),
-) {
-    let (dim, tokens) = (geometry.head_dim, geometry.padded_tokens());
-    let width = geometry.kv_heads * dim;
-    let slots = plan.slots();
-    // One head of all rows is one task: what two heads write lies in different places.
-    let (keys, values) = (Parts::of(keys), Parts::of(values));
-    let head_task = |head: usize| {
-        for (row, slot) in slots.iter().enumerate() {
-            let (block, offset) = (slot / geometry.block_tokens, slot % geometry.block_tokens);
-            let source = row * width + head * dim..row * width + (head + 1) * dim;
-            let index = block * geometry.kv_heads + head;
-            // SAFETY: `index` differs between heads, so these are this task's alone.
-            let (keys, values) = unsafe {
-                let start = index * geometry.value_len() + offset * geometry.padded_dim();
-                (
-                    keys.part(index * geometry.key_len()..(index + 1) * geometry.key_len()),
-                    values.part(start..start + dim),
-                )
-            };
-            for (lane, key) in keys.chunks_exact_mut(tokens).zip(&k[source.clone()]) {
-                lane[offset] = T::narrow(*key);
-            }
-            for (value, v) in values.iter_mut().zip(&v[source]) {
-                *value = T::narrow(*v);
-            }
-        }
-    };
-    if slots.len() * width <= WRITE_ALONE_MAX {
-        (0..geometry.kv_heads).for_each(head_task);
-    } else {
-        for_tasks(geometry.kv_heads, head_task);
     }
 }
 
@@ -260,8 +123,9 @@ pub fn kv_write(
     plan: &PagedPlan,
     blocks: &mut KvBlocks,
 ) -> Result<(), KernelError> {
-    plan.check_geometry(OP, &blocks.geometry)?;
-    let shape = [plan.slots().len(), blocks.geometry.kv_heads * blocks.geometry.head_dim];
+    let geometry = blocks.geometry();
+    plan.check_geometry(OP, &geometry)?;
+    let shape = [plan.slots().len(), geometry.kv_heads * geometry.head_dim];
     exactly(OP, "k", k, &shape)?;
     exactly(OP, "v", v, &shape)?;
     if place(OP, k.device())? == Place::Cuda {
@@ -274,7 +138,10 @@ pub fn kv_write(
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+    use crate::elements::{Element, F16};
     use crate::tensor::from_host;
 
     const GEOMETRY: KvGeometry =
@@ -283,19 +150,33 @@ mod tests {
     struct Check;
 
     impl ReadPages for Check {
-        fn read<T: Element>(self, pages: Pages<'_, T>) {
-            let widened = |of: &[T]| of.iter().map(|v| v.widen()).collect::<Vec<f32>>();
+        fn read<T: Kept>(self, pages: Pages<'_, T>) {
+            let check = |of: &[T], scale: Option<f32>, expected: [f32; 4], step: usize| {
+                for (i, expected) in expected.into_iter().enumerate() {
+                    let found = of[i * step].widen() * scale.unwrap_or(1.0);
+                    let bound = if T::SCALED { 0.5 / 126.0 * 15.0 } else { 0.0 };
+                    assert!((found - expected).abs() <= bound, "{found} is not {expected}");
+                }
+            };
+            let scale = |scales: &[Bf16], offset: usize| scales[offset].widen();
+            let scales = |keys: bool, block, head, offset| {
+                T::SCALED.then(|| match keys {
+                    true => scale(pages.key_scales_of(block, head), offset),
+                    false => scale(pages.value_scales_of(block, head), offset),
+                })
+            };
             // Row 1, head 1: floats 12..16, block 1 offset 0.
-            let keys = widened(pages.keys_of(1, 1));
-            assert_eq!([keys[0], keys[16], keys[32], keys[48]], [12.0, 13.0, 14.0, 15.0]);
-            assert_eq!(widened(pages.values_of(1, 1))[..4], [-12.0, -13.0, -14.0, -15.0]);
-            assert_eq!(widened(pages.values_of(4, 0))[32..36], [0.0, -1.0, -2.0, -3.0]);
+            let expected = [12.0, 13.0, 14.0, 15.0];
+            check(pages.keys_of(1, 1), scales(true, 1, 1, 0), expected, 16);
+            check(pages.values_of(1, 1), scales(false, 1, 1, 0), expected.map(|v: f32| -v), 1);
+            let values = &pages.values_of(4, 0)[32..];
+            check(values, scales(false, 4, 0, 2), [0.0, -1.0, -2.0, -3.0], 1);
         }
     }
 
     #[test]
     fn rows_land_in_their_slots() {
-        for format in [KvFormat::F32, KvFormat::F16] {
+        for format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
             let geometry = KvGeometry { format, ..GEOMETRY };
             let mut blocks = KvBlocks::new(geometry, &Device::Cpu).unwrap();
             // Positions 2, 3, 4 of a sequence in blocks 4 and 1.
@@ -311,6 +192,22 @@ mod tests {
         }
         assert_eq!(F16::narrow(1e9).widen(), 65504.0);
         assert!(F16::narrow(f32::NAN).widen().is_nan());
+    }
+
+    #[test]
+    fn bytes_are_half_of_f16_and_the_scales() {
+        let bytes = |format, head_dim, block_tokens| {
+            let geometry = KvGeometry { block_tokens, head_dim, format, ..GEOMETRY };
+            geometry.bytes().unwrap()
+        };
+        for (head_dim, block_tokens) in [(64, 16), (128, 16), (128, 32)] {
+            let [f32, f16, int8] = [KvFormat::F32, KvFormat::F16, KvFormat::Int8]
+                .map(|format| bytes(format, head_dim, block_tokens));
+            // Five blocks, two heads, a scale for keys and one for values.
+            let scales = 5 * 2 * block_tokens as u64 * 2 * 2;
+            assert_eq!((f32, int8), (2 * f16, f16 / 2 + scales));
+            assert!(int8 as f64 <= 0.516 * f16 as f64);
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use super::Job;
 use crate::aligned::LANES;
-use crate::elements::Element;
-use crate::ops::kv_write::{Pages, ReadPages};
+use crate::elements::{Bf16, Element};
+use crate::ops::kv_write::{Kept, Pages, ReadPages};
 use crate::simd::math::{exp_vector, softcap_vector};
 use crate::simd::{Vector, max_lanes, sum_lanes};
 
@@ -29,7 +29,7 @@ struct Attend<'a, V> {
 
 impl<V: Vector> ReadPages for Attend<'_, V> {
     #[inline(always)]
-    fn read<T: Element>(self, pages: Pages<'_, T>) {
+    fn read<T: Kept>(self, pages: Pages<'_, T>) {
         // SAFETY: whoever made `self` has the instructions of `V`.
         unsafe { attend_in::<V, T>(&InPages { job: self.job, pages }, self.scores, self.out) }
     }
@@ -44,7 +44,7 @@ struct InPages<'a, T> {
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn attend_in<V: Vector, T: Element>(
+unsafe fn attend_in<V: Vector, T: Kept>(
     job: &InPages<'_, T>,
     scores: &mut Vec<f32>,
     out: &mut [f32],
@@ -80,7 +80,7 @@ unsafe fn attend_in<V: Vector, T: Element>(
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn queries_by<V: Vector, T: Element, const Q: usize>(
+unsafe fn queries_by<V: Vector, T: Kept, const Q: usize>(
     in_pages: &InPages<'_, T>,
     query: usize,
     scores: &mut Vec<f32>,
@@ -107,6 +107,9 @@ unsafe fn queries_by<V: Vector, T: Element, const Q: usize>(
         let mut totals = [0.0; Q];
         for (total, scores) in totals.iter_mut().zip(scores.chunks_exact_mut(stride)) {
             *total = softmax::<V>(scores, job.end - job.first);
+            if T::SCALED {
+                scale_weights(in_pages, scores);
+            }
         }
         let padded = job.blocks.geometry().padded_dim();
         let vectors = if V::REGISTERS == 32 { VALUE_VECTORS } else { VALUE_VECTORS / 2 };
@@ -136,7 +139,7 @@ unsafe fn queries_by<V: Vector, T: Element, const Q: usize>(
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn score<V: Vector, T: Element, const Q: usize>(
+unsafe fn score<V: Vector, T: Kept, const Q: usize>(
     in_pages: &InPages<'_, T>,
     queries: &[f32],
     scores: &mut [f32],
@@ -148,7 +151,14 @@ unsafe fn score<V: Vector, T: Element, const Q: usize>(
     let panel = |position: usize| {
         let (index, offset) = (position / block_tokens, position % block_tokens);
         let keys = in_pages.pages.keys_of(job.block_table[index] as usize, job.kv_head);
-        Panel { keys, tokens, start: offset / LANES * LANES }
+        let start = offset / LANES * LANES;
+        let scales = if T::SCALED {
+            let scales = in_pages.pages.key_scales_of(job.block_table[index] as usize, job.kv_head);
+            &scales[start..start + LANES]
+        } else {
+            &[]
+        };
+        Panel { keys, tokens, start, scales }
     };
     let whole = block_tokens.is_multiple_of(LANES);
     let mut position = job.first;
@@ -189,6 +199,8 @@ struct Panel<'a, T> {
     tokens: usize,
     /// First of the sixteen.
     start: usize,
+    /// Their scales, where they have some.
+    scales: &'a [Bf16],
 }
 
 /// Products of `Q` queries with the keys of `P` panels.
@@ -196,15 +208,17 @@ struct Panel<'a, T> {
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn dot<V: Vector, T: Element, const Q: usize, const P: usize>(
+unsafe fn dot<V: Vector, T: Kept, const Q: usize, const P: usize>(
     panels: &[Panel<'_, T>; P],
     queries: &[f32],
 ) -> [[V; P]; Q] {
     let dim = queries.len() / Q;
     for panel in panels {
         assert!(panel.keys.len() == dim * panel.tokens && panel.start + LANES <= panel.tokens);
+        assert!(!T::SCALED || panel.scales.len() == LANES);
     }
-    // SAFETY: the caller has the instructions; a panel has sixteen floats in each of its `dim` runs,
+    // SAFETY: the caller has the instructions; a panel has sixteen numbers in each of its `dim` runs, and
+    // sixteen scales where numbers have some,
     // and `queries` holds `Q * dim` floats.
     unsafe {
         let mut sums = [[V::splat(0.0); P]; Q];
@@ -217,6 +231,14 @@ unsafe fn dot<V: Vector, T: Element, const Q: usize, const P: usize>(
                 let query = V::splat(*queries.get_unchecked(q * dim + d));
                 for (sum, key) in sums.iter_mut().zip(keys) {
                     *sum = query.mul_add(key, *sum);
+                }
+            }
+        }
+        if T::SCALED {
+            for (p, panel) in panels.iter().enumerate() {
+                let scales: V = Bf16::load(panel.scales.as_ptr());
+                for sums in &mut sums {
+                    sums[p] = sums[p].mul(scales);
                 }
             }
         }
@@ -252,12 +274,30 @@ unsafe fn softmax<V: Vector>(scores: &mut [f32], len: usize) -> f32 {
     }
 }
 
+/// Multiplies the weights of positions `first..end` by the scales of their values.
+#[inline(always)]
+fn scale_weights<T: Kept>(in_pages: &InPages<'_, T>, weights: &mut [f32]) {
+    let job = in_pages.job;
+    let block_tokens = job.blocks.geometry().block_tokens;
+    let mut position = job.first;
+    while position < job.end {
+        let (index, offset) = (position / block_tokens, position % block_tokens);
+        let count = (block_tokens - offset).min(job.end - position);
+        let scales = in_pages.pages.value_scales_of(job.block_table[index] as usize, job.kv_head);
+        let weights = &mut weights[position - job.first..][..count];
+        for (weight, scale) in weights.iter_mut().zip(&scales[offset..]) {
+            *weight *= scale.widen();
+        }
+        position += count;
+    }
+}
+
 /// Outputs `d..d + N * 16` of `Q` queries.
 ///
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn weigh<V: Vector, T: Element, const Q: usize, const N: usize>(
+unsafe fn weigh<V: Vector, T: Kept, const Q: usize, const N: usize>(
     in_pages: &InPages<'_, T>,
     (scores, stride): (&[f32], usize),
     totals: &[f32; Q],

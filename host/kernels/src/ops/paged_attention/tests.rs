@@ -139,11 +139,16 @@ fn is_attention_at_every_level_whatever_the_blocks_and_chunks() {
         let format = KvFormat::F32;
         let geometry = KvGeometry { blocks: 64, block_tokens: 16, kv_heads, head_dim, format };
         let sequences = Sequences::new(&mut random, geometry, heads, &lengths);
-        let cases = [KvFormat::F32, KvFormat::F16].map(|format| [16, 5, 48].map(|b| (format, b)));
+        let cases = [KvFormat::F32, KvFormat::F16, KvFormat::Int8]
+            .map(|format| [16, 5, 48].map(|block_tokens| (format, block_tokens)));
         let mut reference: Option<(KvFormat, Vec<f32>)> = None;
         for (format, block_tokens) in cases.concat() {
             let geometry = KvGeometry { block_tokens, format, ..geometry };
-            let bound = if format == KvFormat::F32 { 1e-5 } else { 1e-3 };
+            let bound = match format {
+                KvFormat::F32 => 1e-5,
+                KvFormat::F16 => 1e-3,
+                KvFormat::Int8 => 1e-2,
+            };
             let sequences = Sequences { geometry, data: sequences.data.clone(), heads };
             let tables = tables(&mut random, &geometry, &lengths);
             let whole = vec![(0..4).map(|i| (i, lengths[i])).collect::<Vec<_>>()];
