@@ -30,9 +30,10 @@ pub use batch::{BatchLimits, ForwardBatch, SequenceSpan};
 pub use config::ModelConfig;
 pub use device::{DeviceChoice, Placement};
 pub use error::{BatchError, ModelError};
-pub use kernels::KvFormat;
+pub use kernels::{KvFormat, RopeScaling};
 pub use kv_cache::{KvCache, KvShape};
 pub use registry::{Architecture, load};
+pub use weights::gguf_tokenizer;
 
 /// What weights of linear layers are rounded to when they are loaded. Norms stay as they are, and so do
 /// an embedding of its own and adapters.

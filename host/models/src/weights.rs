@@ -16,7 +16,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use crate::ModelError;
-use crate::gguf::{Gguf, GgufTensor, unpaired};
+use crate::gguf::{Gguf, GgufTensor, tokenizer_metadata, unpaired};
 
 /// A checkpoint in one file.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -100,7 +100,7 @@ impl Weights {
         let broken = |reason: String| ModelError::WeightsFile { path: path.to_owned(), reason };
         let map = map(path)?;
         let gguf = Gguf::read(&map).map_err(broken)?;
-        let config = gguf.config().map_err(broken)?;
+        let config = gguf.config(&map).map_err(broken)?;
         let mut entries = BTreeMap::new();
         for tensor in gguf.tensors().map_err(broken)? {
             let GgufTensor { name, format, shape, bytes, paired_rows } = tensor;
@@ -206,6 +206,18 @@ impl Weights {
 }
 
 /// A file, mapped.
+/// What the GGUF file at `path` says of its tokenizer: the metadata whose keys begin with `tokenizer.`,
+/// lists as arrays.
+///
+/// # Errors
+/// A file that can't be read, is cut short or lies.
+pub fn gguf_tokenizer(
+    path: &Path,
+) -> Result<serde_json::Map<String, serde_json::Value>, ModelError> {
+    let broken = |reason: String| ModelError::WeightsFile { path: path.to_owned(), reason };
+    tokenizer_metadata(&map(path)?).map_err(broken)
+}
+
 fn map(path: &Path) -> Result<Mmap, ModelError> {
     let failed = |source| ModelError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;

@@ -11,6 +11,7 @@ use request::Message;
 use serde_json::{Map, Value};
 
 use crate::error::TokenizationError;
+use crate::gguf;
 use crate::python_json::dumps;
 
 /// Steps that one rendering may take. Real templates take some hundred per message.
@@ -48,6 +49,20 @@ impl ChatTemplate {
                 .map_err(|reason| TokenizationError::File { path: config_path, reason })?,
         };
         source.map(|source| Self::new(&source, special_tokens(&config))).transpose()
+    }
+
+    /// The template in the metadata of the GGUF file at `path`; `None` if there is none.
+    ///
+    /// # Errors
+    /// Names the file and the key of another type, or the line of a template that does not parse.
+    pub fn from_gguf(
+        path: &Path,
+        metadata: &Map<String, Value>,
+    ) -> Result<Option<Self>, TokenizationError> {
+        let found = gguf::chat_template(metadata);
+        let found =
+            found.map_err(|reason| TokenizationError::File { path: path.to_owned(), reason })?;
+        found.map(|(source, special_tokens)| Self::new(&source, special_tokens)).transpose()
     }
 
     /// Compiles `source`.

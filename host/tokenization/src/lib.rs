@@ -1,7 +1,7 @@
 //! Between text and token ids: chat templates, encoding, decoding as tokens arrive, stop strings.
 //!
 //! Parts: [`tokenizer`], [`chat_template`], [`incremental`] (text from tokens that come one by one),
-//! [`stop`], [`constraint`] (grammars as masks). The only owner of the `tokenizers`, `minijinja` and
+//! [`stop`], [`constraint`] (grammars as masks), `gguf` (tokenizers in the metadata of GGUF files). The only owner of the `tokenizers`, `minijinja` and
 //! `llguidance` crates. Never decides what a request
 //! may do; limits on the length of texts are the caller's.
 
@@ -10,6 +10,7 @@
 pub mod chat_template;
 pub mod constraint;
 pub mod error;
+mod gguf;
 pub mod incremental;
 mod python_json;
 pub mod stop;

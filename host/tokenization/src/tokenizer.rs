@@ -1,15 +1,19 @@
-//! `tokenizer.json`: encode, decode, and the bytes of single tokens.
+//! A model's tokenizer, from its `tokenizer.json` or from a GGUF file: encode, decode, and the bytes of single tokens.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use request::TokenId;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer as Inner;
 
 use crate::error::TokenizationError;
+use crate::gguf;
+
+/// What a model's directory has it in.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// How a token's written form stands for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +45,23 @@ impl Tokenizer {
     /// # Errors
     /// Names the file.
     pub fn from_dir(dir: &Path) -> Result<Self, TokenizationError> {
-        let path = dir.join("tokenizer.json");
+        let path = dir.join(TOKENIZER_FILE);
         let bytes = fs::read(&path)
             .map_err(|source| TokenizationError::Io { path: path.clone(), source })?;
         Self::from_bytes(&bytes).map_err(|reason| TokenizationError::File { path, reason })
+    }
+
+    /// The tokenizer in the metadata of the GGUF file at `path`: keys as there, lists as arrays.
+    ///
+    /// # Errors
+    /// Names the file, and the key that is missing, of another type, or not known.
+    pub fn from_gguf(
+        path: &Path,
+        metadata: &Map<String, Value>,
+    ) -> Result<Self, TokenizationError> {
+        let json = gguf::tokenizer_json(metadata);
+        let tokenizer = json.and_then(|json| Self::from_bytes(json.to_string().as_bytes()));
+        tokenizer.map_err(|reason| TokenizationError::File { path: path.to_owned(), reason })
     }
 
     /// Reads the content of a `tokenizer.json`; the error says what is wrong with it.
@@ -119,7 +136,7 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// SHA-256 of `tokenizer.json`.
+    /// SHA-256 of `tokenizer.json`, or of what a GGUF file says in that form.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         self.digest

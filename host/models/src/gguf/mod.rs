@@ -22,6 +22,9 @@ const NAMES: [(&str, &str); 3] = [
     ("lm_head.weight", "output.weight"),
 ];
 
+/// Factors by which the rotary frequencies are divided; no weight.
+const FREQUENCIES: &str = "rope_freqs.weight";
+
 /// Modules of a layer: their name here and in a file.
 const MODULES: [(&str, &str); 11] = [
     ("input_layernorm", "attn_norm"),
@@ -61,7 +64,7 @@ impl Gguf {
     /// # Errors
     /// What is wrong and where, as a sentence for whoever knows the file's name.
     pub(crate) fn read(file: &[u8]) -> Result<Self, String> {
-        let header = reader::read(file)?;
+        let header = reader::read(file, |_| false)?;
         let architecture = match header.metadata.get("general.architecture") {
             Some(Value::String(name)) => name.clone(),
             _ => return Err("general.architecture is missing".to_owned()),
@@ -69,11 +72,11 @@ impl Gguf {
         Ok(Self { header, architecture })
     }
 
-    /// The metadata as the keys of `config.json`.
+    /// The metadata as the keys of `config.json`, and what `file` has among its tensors for it.
     ///
     /// # Errors
     /// An architecture that has no counterpart, or a key of another type.
-    pub(crate) fn config(&self) -> Result<serde_json::Value, String> {
+    pub(crate) fn config(&self, file: &[u8]) -> Result<serde_json::Value, String> {
         let window = self.optional("attention.sliding_window")?;
         let class = match self.architecture.as_str() {
             // Mistral is a Llama to GGML; the window is what tells them apart.
@@ -85,9 +88,6 @@ impl Gguf {
                 return Err(format!("is of architecture {other}; llama, qwen2 and qwen3 are read"));
             }
         };
-        if self.header.tensors.contains_key("rope_freqs.weight") {
-            return Err("has factors for single rotary frequencies, which are not read".to_owned());
-        }
         let embedding = self.header.tensors.get("token_embd.weight");
         let vocab_size = embedding.and_then(|info| info.shape.first());
         let mut config = json!({
@@ -110,18 +110,42 @@ impl Gguf {
         if config["head_dim"].is_null() {
             config["head_dim"] = self.optional("rope.dimension_count")?.into();
         }
-        match self.header.metadata.get(&self.key("rope.scaling.type")) {
-            None => {}
-            Some(Value::String(name)) if name == "none" => {}
-            Some(Value::String(name)) if name == "linear" => {
-                let factor = self.float("rope.scaling.factor")?;
-                config["rope_scaling"] = json!({"rope_type": "linear", "factor": factor});
-            }
+        config["rope_scaling"] = self.rope_scaling(file)?;
+        Ok(config)
+    }
+
+    /// A converter writes what the scaling of Llama 3 comes to, a factor for each frequency.
+    fn rope_scaling(&self, file: &[u8]) -> Result<serde_json::Value, String> {
+        let named = match self.header.metadata.get(&self.key("rope.scaling.type")) {
+            None => None,
+            Some(Value::String(name)) if name == "none" => None,
+            Some(Value::String(name)) if name == "linear" => Some(name),
             Some(other) => {
                 return Err(format!("rope.scaling.type is {other:?}, which is not read"));
             }
+        };
+        let Some(info) = self.header.tensors.get(FREQUENCIES) else {
+            return match named {
+                None => Ok(serde_json::Value::Null),
+                Some(name) => {
+                    Ok(json!({"rope_type": name, "factor": self.float("rope.scaling.factor")?}))
+                }
+            };
+        };
+        if named.is_some() {
+            return Err(format!("has both {FREQUENCIES} and a scaling of all frequencies"));
         }
-        Ok(config)
+        if info.format != Some(WeightFormat::F32) || info.shape.len() != 1 {
+            return Err(format!("tensor {FREQUENCIES} is no list of f32"));
+        }
+        let bytes = file[info.bytes.clone()].as_chunks::<4>().0;
+        let factors: Vec<f32> = bytes.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        if !factors.iter().all(|factor| factor.is_finite() && *factor > 0.0) {
+            return Err(format!("tensor {FREQUENCIES} has a factor that is not above 0"));
+        }
+        // The same factors whatever the context, and no other scale: what LongRoPE can say.
+        Ok(json!({"rope_type": "longrope", "short_factor": factors, "long_factor": factors,
+            "attention_factor": 1.0}))
     }
 
     /// All tensors that a model of ours has.
@@ -131,7 +155,7 @@ impl Gguf {
     pub(crate) fn tensors(&self) -> Result<Vec<GgufTensor>, String> {
         let names: BTreeMap<&str, &str> = NAMES.iter().map(|(ours, file)| (*file, *ours)).collect();
         let mut tensors = Vec::new();
-        for (name, info) in &self.header.tensors {
+        for (name, info) in self.header.tensors.iter().filter(|(name, _)| *name != FREQUENCIES) {
             let ours = names.get(name.as_str()).map(|ours| (*ours).to_owned());
             // What has no name here keeps its own, so that it is seen as having no place.
             let ours = ours.or_else(|| of_layer(name)).unwrap_or_else(|| format!("model.{name}"));
@@ -191,6 +215,34 @@ impl Gguf {
             Some(Value::Float(value)) => Ok(Some(*value)),
             Some(other) => Err(format!("{key} is {other:?}, which is no float")),
         }
+    }
+}
+
+/// What a file says of its tokenizer: the metadata whose keys begin with `tokenizer.`, lists as arrays.
+///
+/// # Errors
+/// What is wrong and where, as a sentence for whoever knows the file's name.
+pub(crate) fn tokenizer_metadata(
+    file: &[u8],
+) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    let is_wanted = |key: &str| key.starts_with("tokenizer.");
+    let header = reader::read(file, is_wanted)?;
+    let wanted = header.metadata.into_iter().filter(|(key, _)| is_wanted(key));
+    Ok(wanted.map(|(key, value)| (key, of_value(value))).collect())
+}
+
+fn of_value(value: Value) -> serde_json::Value {
+    match value {
+        // Whole numbers of a file have 64 bits at most, of either kind.
+        Value::Integer(value) => match u64::try_from(value) {
+            Ok(value) => value.into(),
+            Err(_) => i64::try_from(value).map_or(serde_json::Value::Null, Into::into),
+        },
+        Value::Float(value) => value.into(),
+        Value::Bool(value) => value.into(),
+        Value::String(value) => value.into(),
+        Value::Skipped { .. } => serde_json::Value::Null,
+        Value::Array(values) => values.into_iter().map(of_value).collect(),
     }
 }
 

@@ -15,6 +15,10 @@ const MAGIC: &[u8] = b"GGUF";
 const ALIGNMENT: u64 = 32;
 /// Most dimensions of a tensor.
 const DIMENSIONS_MAX: u32 = 4;
+/// What a file calls arrays.
+const ARRAY: u32 = 9;
+/// Most elements of an array that is kept: far above the largest vocabulary and its merges.
+const KEPT_MAX: u64 = 1 << 22;
 
 /// A value of the metadata, as far as anybody asks for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,10 +28,12 @@ pub(super) enum Value {
     Bool(bool),
     String(String),
     /// An array, its elements not kept.
-    Array {
+    Skipped {
         /// Elements.
         len: u64,
     },
+    /// An array whose elements were asked for.
+    Array(Vec<Value>),
 }
 
 /// Where a tensor lies.
@@ -49,11 +55,11 @@ pub(super) struct Header {
     pub(super) tensors: BTreeMap<String, TensorInfo>,
 }
 
-/// Reads everything but the tensors' numbers.
+/// Reads everything but the tensors' numbers; of arrays the elements of those whose key is to be `kept`.
 ///
 /// # Errors
 /// What is wrong and where, as a sentence for whoever knows the file's name.
-pub(super) fn read(file: &[u8]) -> Result<Header, String> {
+pub(super) fn read(file: &[u8], kept: impl Fn(&str) -> bool) -> Result<Header, String> {
     let mut cursor = Cursor { file, at: 0 };
     if cursor.take(4)? != MAGIC {
         return Err("does not begin with GGUF".to_owned());
@@ -67,7 +73,11 @@ pub(super) fn read(file: &[u8]) -> Result<Header, String> {
     for _ in 0..values {
         let key = cursor.string()?;
         let kind = cursor.u32()?;
-        let value = cursor.value(kind).map_err(|error| format!("{key}: {error}"))?;
+        let value = match kind {
+            ARRAY if kept(&key) => cursor.array_of_values(),
+            _ => cursor.value(kind),
+        };
+        let value = value.map_err(|error| format!("{key}: {error}"))?;
         if header.metadata.insert(key.clone(), value).is_some() {
             return Err(format!("{key} is there twice"));
         }
@@ -168,12 +178,28 @@ impl<'a> Cursor<'a> {
             6 => Value::Float(f32::from_le_bytes(self.array()?).into()),
             7 => Value::Bool(self.array::<1>()? != [0]),
             8 => Value::String(self.string()?),
-            9 => self.skip_array()?,
+            ARRAY => self.skip_array()?,
             10 => Value::Integer(self.u64()?.into()),
             11 => Value::Integer(i64::from_le_bytes(self.array()?).into()),
             12 => Value::Float(f64::from_le_bytes(self.array()?)),
             other => return Err(format!("a value of type {other}, which is not known")),
         })
+    }
+
+    /// No element is allocated before its bytes have been found, and an array has no arrays in it.
+    fn array_of_values(&mut self) -> Result<Value, String> {
+        let (kind, len) = (self.u32()?, self.u64()?);
+        if kind == ARRAY {
+            return Err(format!("an array of type {ARRAY}, which is not read"));
+        }
+        if len > KEPT_MAX {
+            return Err(format!("an array of {len} elements; at most {KEPT_MAX} are read"));
+        }
+        let mut values = Vec::new();
+        for _ in 0..len {
+            values.push(self.value(kind)?);
+        }
+        Ok(Value::Array(values))
     }
 
     fn skip_array(&mut self) -> Result<Value, String> {
@@ -188,12 +214,12 @@ impl<'a> Cursor<'a> {
                     let bytes = self.u64()?;
                     self.take(bytes)?;
                 }
-                return Ok(Value::Array { len });
+                return Ok(Value::Skipped { len });
             }
             other => return Err(format!("an array of type {other}, which is not read")),
         };
         self.take(len.checked_mul(width).ok_or("an array longer than any file")?)?;
-        Ok(Value::Array { len })
+        Ok(Value::Skipped { len })
     }
 
     /// A tensor's offset, and what is known of it before the tensors' beginning is.

@@ -2,67 +2,26 @@
 
 use super::*;
 
-/// A file written field by field.
-#[derive(Clone, Default)]
-struct File(Vec<u8>);
+#[path = "../../tests/parity/gguf_file.rs"]
+mod gguf_file;
 
-impl File {
-    fn u32(mut self, value: u32) -> Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn u64(mut self, value: u64) -> Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn string(self, value: &str) -> Self {
-        let mut file = self.u64(value.len() as u64);
-        file.0.extend(value.as_bytes());
-        file
-    }
-
-    fn text(self, key: &str, value: &str) -> Self {
-        self.string(key).u32(8).string(value)
-    }
-
-    fn number(self, key: &str, value: u32) -> Self {
-        self.string(key).u32(4).u32(value)
-    }
-
-    fn tensor(self, name: &str, shape: &[u64], type_id: u32, offset: u64) -> Self {
-        let mut file = self.string(name).u32(shape.len() as u32);
-        for size in shape.iter().rev() {
-            file = file.u64(*size);
-        }
-        file.u32(type_id).u64(offset)
-    }
-
-    fn padded(mut self, data: usize) -> Self {
-        self.0.resize(self.0.len().next_multiple_of(32) + data, 7);
-        self
-    }
-}
-
-fn begin(tensors: u64, values: u64) -> File {
-    File(b"GGUF".to_vec()).u32(3).u64(tensors).u64(values)
-}
+use gguf_file::{File, begin};
 
 /// A llama of one tensor.
 fn llama(type_id: u32, data: usize) -> File {
     let keys = ["embedding_length", "feed_forward_length", "block_count", "context_length"];
-    let mut file = begin(1, 7).text("general.architecture", "llama");
+    let mut file = begin(1, 8).text("general.architecture", "llama");
     for key in keys {
         file = file.number(&format!("llama.{key}"), 8);
     }
     let file = file.number("llama.attention.head_count", 2);
-    let file = file.string("tokenizer.ggml.tokens").u32(9).u32(8).u64(1).string("a");
+    let file = file.float("llama.rope.freq_base", 5e5);
+    let file = file.list("tokenizer.ggml.tokens", 8, 1).string("a");
     file.tensor("token_embd.weight", &[4, 8], type_id, 0).padded(data)
 }
 
 fn refused(file: &[u8]) -> String {
-    match Gguf::read(file).and_then(|gguf| gguf.config().map(|_| gguf)) {
+    match Gguf::read(file).and_then(|gguf| gguf.config(file).map(|_| gguf)) {
         Ok(gguf) => gguf.tensors().expect_err("must be refused"),
         Err(error) => error,
     }
@@ -72,10 +31,13 @@ fn refused(file: &[u8]) -> String {
 fn a_whole_file_is_understood() {
     let file = llama(0, 128).0;
     let gguf = Gguf::read(&file).unwrap();
-    let config = gguf.config().unwrap();
+    let config = gguf.config(&file).unwrap();
     assert_eq!(config["architectures"][0], "LlamaForCausalLM");
     assert_eq!((&config["vocab_size"], &config["hidden_size"]), (&json!(4), &json!(8)));
-    assert_eq!(config["tie_word_embeddings"], true);
+    assert_eq!(
+        (&config["tie_word_embeddings"], &config["rope_theta"]),
+        (&json!(true), &json!(5e5))
+    );
     let tensors = gguf.tensors().unwrap();
     assert_eq!(tensors[0].name, "model.embed_tokens.weight");
     assert_eq!(tensors[0].shape, [4, 8]);
@@ -113,6 +75,62 @@ fn files_cut_short_or_lying_are_refused() {
         let error = refused(&file.0);
         assert!(error.contains(expect), "{error:?} should say {expect:?}");
     }
+}
+
+#[test]
+fn arrays_of_the_tokenizer_are_kept() {
+    let file = begin(0, 5).text("general.architecture", "llama").number("tokenizer.n", 7);
+    let file = file.list("tokenizer.texts", 8, 2).string("a").string("ü");
+    let file = file.list("tokenizer.floats", 6, 1).u32(0.5_f32.to_bits());
+    let mut file = file.list("tokenizer.flags", 7, 2);
+    file.0.extend([0, 1]);
+    let found = tokenizer_metadata(&file.0).unwrap();
+    let expected = json!({"tokenizer.n": 7, "tokenizer.texts": ["a", "ü"],
+        "tokenizer.floats": [0.5], "tokenizer.flags": [false, true]});
+    assert_eq!(serde_json::Value::Object(found), expected);
+    for len in 0..file.0.len() {
+        tokenizer_metadata(&file.0[..len]).expect_err("is cut short");
+    }
+    for (kind, len, expect) in [
+        (8, 1 << 22, "left"),
+        (8, (1 << 22) + 1, "at most"),
+        (0, u64::MAX, "at most"),
+        (9, 1, "array of type 9"),
+        (13, 1, "type 13"),
+    ] {
+        let file = begin(0, 1).list("tokenizer.x", kind, len).u32(0);
+        let error = tokenizer_metadata(&file.0).unwrap_err();
+        assert!(error.contains(expect), "{error:?} should say {expect:?}");
+    }
+}
+
+#[test]
+fn factors_of_frequencies_are_read_from_their_tensor() {
+    let check = |values: &[f32], type_id: u32| {
+        let keys = ["embedding_length", "feed_forward_length", "block_count", "context_length"];
+        let mut file = begin(2, 6).text("general.architecture", "llama");
+        for key in keys {
+            file = file.number(&format!("llama.{key}"), 8);
+        }
+        let file = file.number("llama.attention.head_count", 2);
+        let file = file.tensor("token_embd.weight", &[4, 8], 0, 0);
+        let shape = [values.len() as u64];
+        let mut file = file.tensor("rope_freqs.weight", &shape, type_id, 128).padded(128);
+        file.0.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        let gguf = Gguf::read(&file.0)?;
+        assert_eq!(gguf.tensors()?.len(), 1, "factors are no weight");
+        gguf.config(&file.0)
+    };
+    let scaling = &check(&[1.0, 8.0], 0).unwrap()["rope_scaling"];
+    assert_eq!(
+        (&scaling["short_factor"], &scaling["long_factor"]),
+        (&json!([1.0, 8.0]), &json!([1.0, 8.0]))
+    );
+    assert_eq!(scaling["attention_factor"], 1.0);
+    for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        assert!(check(&[1.0, bad], 0).unwrap_err().contains("not above 0"));
+    }
+    assert!(check(&[1.0; 4], 1).unwrap_err().contains("no list of f32"));
 }
 
 #[test]

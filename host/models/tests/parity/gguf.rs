@@ -11,6 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use crate::fixture;
+use crate::gguf_file::begin;
 use crate::runner::{Fixture, Plan, run};
 
 /// A fixture's tensors as floats, rows first.
@@ -71,58 +72,45 @@ fn paired(floats: &[f32], rows: usize, heads: usize) -> Vec<f32> {
     order.flat_map(row).copied().collect()
 }
 
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn string(&mut self, text: &str) {
-        self.0.extend((text.len() as u64).to_le_bytes());
-        self.0.extend(text.as_bytes());
-    }
-
-    fn value(&mut self, key: &str, value: &Value) {
-        self.string(key);
-        match value {
-            Value::String(text) => {
-                self.0.extend(8_u32.to_le_bytes());
-                self.string(text);
-            }
-            Value::Number(number) if number.is_f64() => {
-                self.0.extend(6_u32.to_le_bytes());
-                self.0.extend((number.as_f64().unwrap() as f32).to_le_bytes());
-            }
-            value => {
-                self.0.extend(4_u32.to_le_bytes());
-                self.0.extend((value.as_u64().unwrap() as u32).to_le_bytes());
-            }
-        }
-    }
-}
-
-/// Writes a fixture's weights, in f32, as its architecture's converter does.
-fn write(architecture: &str, config: &Value, tensors: &Tensors, path: &Path) {
-    let mut file = Writer(b"GGUF".to_vec());
+/// Writes a fixture's weights, in f32, as its architecture's converter does; `frequencies` divide those of
+/// the rotary embedding.
+fn write(
+    architecture: &str,
+    config: &Value,
+    (tensors, frequencies): (&Tensors, Option<&[f32]>),
+    path: &Path,
+) {
     let key = |name: &str| format!("{architecture}.{name}");
-    let values: Vec<(String, Value)> = vec![
-        ("general.architecture".to_owned(), architecture.into()),
-        (key("embedding_length"), config["hidden_size"].clone()),
-        (key("feed_forward_length"), config["intermediate_size"].clone()),
-        (key("block_count"), config["num_hidden_layers"].clone()),
-        (key("context_length"), config["max_position_embeddings"].clone()),
-        (key("attention.head_count"), config["num_attention_heads"].clone()),
-        (key("attention.head_count_kv"), config["num_key_value_heads"].clone()),
-        (key("attention.key_length"), config["head_dim"].clone()),
-        (key("attention.layer_norm_rms_epsilon"), config["rms_norm_eps"].clone()),
-        (key("rope.freq_base"), config["rope_parameters"]["rope_theta"].clone()),
-        ("tokenizer.ggml.eos_token_id".to_owned(), json!(2)),
+    let values = [
+        ("embedding_length", &config["hidden_size"]),
+        ("feed_forward_length", &config["intermediate_size"]),
+        ("block_count", &config["num_hidden_layers"]),
+        ("context_length", &config["max_position_embeddings"]),
+        ("attention.head_count", &config["num_attention_heads"]),
+        ("attention.head_count_kv", &config["num_key_value_heads"]),
+        ("attention.key_length", &config["head_dim"]),
+        ("attention.layer_norm_rms_epsilon", &config["rms_norm_eps"]),
+        ("rope.freq_base", &config["rope_parameters"]["rope_theta"]),
     ];
     // A width that follows from the others may be left out.
-    let values: Vec<_> = values.into_iter().filter(|(_, value)| !value.is_null()).collect();
-    file.0.extend(3_u32.to_le_bytes());
-    file.0.extend((tensors.len() as u64).to_le_bytes());
-    file.0.extend((values.len() as u64).to_le_bytes());
-    values.iter().for_each(|(key, value)| file.value(key, value));
+    let values: Vec<_> = values.iter().filter(|(_, value)| !value.is_null()).collect();
+    let mut tensors = tensors.clone();
+    if let Some(frequencies) = frequencies {
+        let name = "rope_freqs.weight".to_owned();
+        tensors.insert(name, (vec![frequencies.len()], frequencies.to_vec()));
+    }
+    let file = begin(tensors.len() as u64, values.len() as u64 + 3);
+    let file = file.text("general.architecture", architecture);
+    let mut file = file.number("tokenizer.ggml.eos_token_id", 2);
+    file = file.list("tokenizer.ggml.tokens", 8, 2).string("a").string("b");
+    for (name, value) in values {
+        file = match value.as_u64() {
+            Some(value) => file.number(&key(name), value as u32),
+            None => file.float(&key(name), value.as_f64().unwrap() as f32),
+        };
+    }
     let mut data: Vec<u8> = Vec::new();
-    for (name, (shape, floats)) in tensors {
+    for (name, (shape, floats)) in &tensors {
         let heads = match name {
             _ if architecture != "llama" => None,
             _ if name.contains("q_proj") => config["num_attention_heads"].as_u64(),
@@ -133,21 +121,19 @@ fn write(architecture: &str, config: &Value, tensors: &Tensors, path: &Path) {
             Some(heads) => paired(floats, shape[0], heads as usize),
             None => floats.clone(),
         };
-        file.string(&of_file(name));
-        file.0.extend((shape.len() as u32).to_le_bytes());
-        shape.iter().rev().for_each(|size| file.0.extend((*size as u64).to_le_bytes()));
-        file.0.extend(0_u32.to_le_bytes());
-        file.0.extend((data.len() as u64).to_le_bytes());
+        let sizes: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
+        file = file.tensor(&of_file(name), &sizes, 0, data.len() as u64);
         data.extend(floats.iter().flat_map(|v| v.to_le_bytes()));
         data.resize(data.len().next_multiple_of(32), 0);
     }
-    file.0.resize(file.0.len().next_multiple_of(32), 0);
+    let mut file = file.padded(0);
     file.0.extend(data);
     fs::write(path, file.0).unwrap();
 }
 
-/// The fixture without scaled frequencies, which a file has no keys for, in both forms.
-fn check(name: &str, architecture: &str, options: &LoadOptions) {
+/// The fixture in both forms. Its own scaled frequencies have no keys in a file: either none are
+/// scaled, or each is divided by a factor.
+fn check(name: &str, architecture: &str, options: &LoadOptions, frequencies: bool) {
     let dir = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(fixture(name)).unwrap() {
         let entry = entry.unwrap();
@@ -160,9 +146,17 @@ fn check(name: &str, architecture: &str, options: &LoadOptions) {
     let theta = config["rope_parameters"]["rope_theta"].clone();
     config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": theta});
     config["eos_token_id"] = 2.into();
+    let half = config["head_dim"].as_u64().unwrap_or(0) as usize / 2;
+    let factors: Vec<f32> = (0..half).map(|i| 1.0 + i as f32 * 0.75).collect();
+    if frequencies {
+        assert!(half > 0, "the fixture says how wide a head is");
+        config["rope_parameters"] = json!({"rope_type": "longrope", "rope_theta": theta,
+            "short_factor": factors, "long_factor": factors, "attention_factor": 1.0});
+    }
     fs::write(&config_path, config.to_string()).unwrap();
     let path = dir.path().join("model.gguf");
-    write(architecture, &config, &tensors(dir.path()), &path);
+    let factors = frequencies.then_some(factors.as_slice());
+    write(architecture, &config, (&tensors(dir.path()), factors), &path);
     let plan = Plan { block_tokens: 16, chunks: vec![7], stagger: 1 };
     let outcome = |path: &Path| {
         let mut fixture = Fixture::load(name);
@@ -176,9 +170,11 @@ fn check(name: &str, architecture: &str, options: &LoadOptions) {
 
 #[test]
 fn a_file_gives_the_bits_of_a_directory() {
-    check("llama", "llama", &LoadOptions::default());
-    check("qwen2", "qwen2", &LoadOptions::default());
-    check("qwen3", "qwen3", &LoadOptions::default());
+    let exact = LoadOptions::default();
+    check("llama", "llama", &exact, false);
+    check("llama", "llama", &exact, true);
+    check("qwen2", "qwen2", &exact, false);
+    check("qwen3", "qwen3", &exact, false);
     let quantization = Some(Quantization::Q4_0);
-    check("llama", "llama", &LoadOptions { quantization, ..LoadOptions::default() });
+    check("llama", "llama", &LoadOptions { quantization, ..exact }, false);
 }

@@ -6,6 +6,7 @@
 
 mod generation;
 mod gguf;
+mod gguf_file;
 mod hidden;
 mod loading;
 mod quantized;
