@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use request::Digest;
 use sha2::{Digest as _, Sha256};
 
+use crate::config::{KvCacheDtype, Quantize};
+
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 /// The configuration is part of what a model is: it says how weights are used.
@@ -47,6 +49,29 @@ pub(crate) fn of_model(dir: &Path, cache_dir: &Path) -> Result<Digest> {
         tracing::warn!(%error, path = %kept.display(), "the model's digest could not be kept");
     }
     Ok(digest)
+}
+
+/// Digest of a model whose files have `digest`, and whose answers are changed by `quantize`, by a cache of
+/// another format than its own, and by factors of its rotary frequencies, of which a model may have several
+/// sets. Without any it is that of the files.
+pub(crate) fn as_served(
+    digest: Digest,
+    quantize: Option<Quantize>,
+    kv_cache: Option<KvCacheDtype>,
+    factors: &[f32],
+) -> Digest {
+    let mut fields = vec![digest.0.to_vec()];
+    fields.extend(quantize.map(|format| format.as_str().as_bytes().to_vec()));
+    fields
+        .extend(kv_cache.map(|format| format!("kv_cache_dtype {}", format.as_str()).into_bytes()));
+    if !factors.is_empty() {
+        let bytes = factors.iter().flat_map(|factor| factor.to_le_bytes());
+        fields.push(b"rope ".iter().copied().chain(bytes).collect());
+    }
+    match fields.len() {
+        1 => digest,
+        _ => Digest::of_fields(fields.iter().map(Vec::as_slice)),
+    }
 }
 
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -124,6 +149,22 @@ mod tests {
         let note =
             [("config.json", "{}"), ("a.safetensors", "12"), ("b.safetensors", "3"), ("n", "x")];
         assert_eq!(base, digest_of(&note));
+    }
+
+    #[test]
+    fn what_changes_answers_makes_another_model() {
+        let files = Digest::of_fields([b"files".as_slice()]);
+        assert_eq!(as_served(files, None, None, &[]), files);
+        let quantize = [None, Some(Quantize::Q8_0), Some(Quantize::Q4_0)];
+        let kv_cache = [None, Some(KvCacheDtype::F16), Some(KvCacheDtype::Int8)];
+        let factors: [&[f32]; 4] = [&[], &[1.0], &[2.0], &[1.0, 2.0]];
+        let mut seen = std::collections::BTreeSet::new();
+        for quantize in quantize {
+            for kv_cache in kv_cache {
+                seen.extend(factors.map(|factors| as_served(files, quantize, kv_cache, factors).0));
+            }
+        }
+        assert_eq!(seen.len(), 3 * 3 * 4);
     }
 
     #[test]

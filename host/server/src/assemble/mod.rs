@@ -1,13 +1,15 @@
 //! The only place that builds everything: from a checked configuration to the parts of a server.
 //!
 //! Parts: [`adapters`] (PEFT directories with their corpora), [`plugins`] (folders of components),
-//! [`digest`] (what the base model is), [`memory`] (what the machine has), [`token`] (the admin API's secret). Reads files and compiles:
-//! not for an async thread. Serves nothing.
+//! [`digest`] (what the base model is), [`text`] (its tokenizer and template), [`memory`] (what the machine
+//! has), [`token`] (the admin API's secret). Reads files and compiles: not for an async thread. Serves
+//! nothing.
 
 pub(crate) mod adapters;
 pub(crate) mod digest;
 mod memory;
 mod plugins;
+mod text;
 pub(crate) mod token;
 
 use std::num::NonZeroUsize;
@@ -25,7 +27,7 @@ use plugin_host::PluginHost;
 use prometheus_client::registry::Registry;
 use tokenization::{ChatTemplate, Tokenizer};
 
-use crate::config::{Config, Limits, Quantize};
+use crate::config::{Config, Limits};
 use adapters::Adapters;
 
 /// Folder of receipts in the data directory.
@@ -143,10 +145,8 @@ fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
     if !dir.is_dir() {
         bail!("the model {} is neither a directory nor a file", path.display());
     }
-    let tokenizer = Tokenizer::from_dir(dir).with_context(|| named("tokenizer"))?;
-    let chat_template = ChatTemplate::from_dir(dir).with_context(|| named("chat template"))?;
+    let (tokenizer, chat_template) = text::load(path, dir)?;
     let digest = digest::of_model(path, cache_dir).with_context(|| named("digest"))?;
-    let digest = as_served(digest, config.quantize);
     let quantization = config.quantize.map(Into::into);
     let context_tokens_max = NonZeroUsize::new(config.limits.context_tokens_max);
     let placement =
@@ -156,6 +156,7 @@ fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
     }
     let options = LoadOptions { quantization, context_tokens_max, device: placement.device };
     let model = models::load(path, &options).with_context(|| named("model"))?;
+    let digest = as_served(digest, config, &*model);
     if chat_template.is_none() {
         tracing::warn!("the model has no chat template; /v1/chat/completions will refuse requests");
     }
@@ -172,14 +173,16 @@ fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
     Ok(Base { model, tokenizer, chat_template: chat_template.map(Arc::new), digest })
 }
 
-/// A rounded model gives other answers, so it is another model in receipts.
-fn as_served(digest: request::Digest, quantize: Option<Quantize>) -> request::Digest {
-    match quantize {
-        None => digest,
-        Some(format) => {
-            request::Digest::of_fields([digest.0.as_slice(), format.as_str().as_bytes()])
-        }
-    }
+/// What of the way a model is served changes its answers: a model that is rounded, that rounds what it
+/// remembers, or that has the frequencies of long contexts is another model in receipts.
+fn as_served(digest: request::Digest, config: &Config, model: &dyn CausalLm) -> request::Digest {
+    let kv = config.kv_cache_dtype;
+    let own_kv = kv.format().is_none_or(|format| format == model.kv_format());
+    let factors: &[f32] = match &model.config().rope.scaling {
+        models::RopeScaling::Each { factors, .. } => factors.as_slice(),
+        _ => &[],
+    };
+    digest::as_served(digest, config.quantize, (!own_kv).then_some(kv), factors)
 }
 
 fn engine_config(config: &Config) -> EngineConfig {

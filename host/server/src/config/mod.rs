@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub(crate) use limits::Limits;
-pub(crate) use resolved::{ADMIN_LISTEN, Config, DATA_DIR, LogFormat, Quantize};
+pub(crate) use resolved::{ADMIN_LISTEN, Config, DATA_DIR, KvCacheDtype, LogFormat, Quantize};
 pub(crate) use settings::Settings;
 
 /// Longest configuration file in bytes.

@@ -98,15 +98,28 @@ pub(crate) enum KvCacheDtype {
     F32,
     /// Two bytes a number.
     F16,
+    /// A byte a number, and a scale of two bytes for each position and head.
+    Int8,
 }
 
 impl KvCacheDtype {
+    /// As it is written.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        }
+    }
+
     /// What the engine is told; `None` leaves it to the model.
     pub(crate) fn format(self) -> Option<models::KvFormat> {
         match self {
             Self::Auto => None,
             Self::F32 => Some(models::KvFormat::F32),
             Self::F16 => Some(models::KvFormat::F16),
+            Self::Int8 => Some(models::KvFormat::Int8),
         }
     }
 }

@@ -59,7 +59,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("threads", "threads = 3", "--threads=3"),
     ("device", "device = 'cuda'", "--device=cuda"),
     ("quantize", "quantize = 'q8_0'", "--quantize=q8_0"),
-    ("kv_cache_dtype", "kv_cache_dtype = 'f16'", "--kv-cache-dtype=f16"),
+    ("kv_cache_dtype", "kv_cache_dtype = 'int8'", "--kv-cache-dtype=int8"),
     ("log_format", "log_format = 'json'", "--log-format=json"),
 ];
 
