@@ -1,10 +1,10 @@
-//! Tokens per second of a Llama of random weights: prefill, and decode of 1, 8 and 32 sequences without
+//! Tokens per second of a Llama, or of a Qwen3 with 64 experts, of random weights: prefill, and decode of 1, 8 and 32 sequences without
 //! adapters, with one for all and with one each; beside them the share of the memory's bandwidth that
 //! one sequence's decoding uses.
 //!
-//! `cargo bench -p models -- [tiny|1b] [threads] [f16|q8_0|q6_k|q4_k|q4_0]... [decode-8]...`
+//! `cargo bench -p models -- [tiny|1b|moe] [threads] [f16|q8_0|q6_k|q4_k|q4_0]... [decode-8]...`
 //! writes a checkpoint (200 MB,
-//! 2.5 GB) to a temporary directory; it asserts nothing.
+//! 2.5 GB, 520 MB) to a temporary directory; it asserts nothing.
 
 use std::fs;
 use std::path::Path;
@@ -40,6 +40,11 @@ const BILLION: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 
     "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
     "intermediate_size": 8192, "vocab_size": 128256, "max_position_embeddings": 4096,
     "tie_word_embeddings": true}"#;
+const EXPERTS: &str = r#"{"architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 768,
+    "num_hidden_layers": 4, "num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 64,
+    "intermediate_size": 2048, "moe_intermediate_size": 384, "num_experts": 64,
+    "num_experts_per_tok": 8, "norm_topk_prob": true, "decoder_sparse_step": 1, "mlp_only_layers": [],
+    "vocab_size": 32000, "max_position_embeddings": 4096, "tie_word_embeddings": true}"#;
 
 /// Random f16 within about ±0.06.
 fn random(count: usize, state: &mut u32) -> Vec<u8> {
@@ -80,6 +85,22 @@ fn write_model(dir: &Path, config: &str, state: &mut u32) {
     for layer in 0..config.layers {
         for norm in ["input_layernorm", "post_attention_layernorm"] {
             tensors.push((format!("model.layers.{layer}.{norm}.weight"), vec![hidden]));
+        }
+        let Some(experts) = &config.experts else { continue };
+        for norm in ["q_norm", "k_norm"] {
+            let name = format!("model.layers.{layer}.self_attn.{norm}.weight");
+            tensors.push((name, vec![config.head_dim]));
+        }
+        let mlp = format!("model.layers.{layer}.mlp");
+        let inner = experts.intermediate_size;
+        for index in 0..experts.count {
+            for (name, shape) in [
+                ("gate_proj", vec![inner, hidden]),
+                ("up_proj", vec![inner, hidden]),
+                ("down_proj", vec![hidden, inner]),
+            ] {
+                tensors.push((format!("{mlp}.experts.{index}.{name}.weight"), shape));
+            }
         }
     }
     write(&dir.join("model.safetensors"), &tensors, state);
@@ -212,7 +233,12 @@ fn main() {
     // Cargo adds `--bench`.
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    let config = if arguments.iter().any(|a| a == "1b") { BILLION } else { TINY };
+    let is_named = |name: &str| arguments.iter().any(|argument| argument == name);
+    let config = match () {
+        () if is_named("1b") => BILLION,
+        () if is_named("moe") => EXPERTS,
+        () => TINY,
+    };
     let threads = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(2);
     let formats = ["f16", "q8_0", "q6_k", "q4_k", "q4_0"];
     let named = |format: &&str| arguments.iter().any(|a| a == *format);

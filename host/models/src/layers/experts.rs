@@ -3,15 +3,20 @@
 //! The router is never rounded, whatever the experts are rounded to. Experts take no adapters.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use candle_core::Tensor;
 use kernels::{
     GroupMember, KernelError, LinearInput, PackedLinear, Routing, RoutingRule, expert_combine,
-    expert_route, linear_group, silu_mul,
+    expert_route, for_tasks, linear_group, silu_mul,
 };
 
 use super::loader::Loader;
 use crate::{ModelError, Quantization, config};
+
+/// Experts that keep the threads busy beside each other, and the share of all rows, one in so many, that
+/// the largest of them may have.
+const APART_MIN: usize = 8;
 
 #[derive(Debug)]
 struct Expert {
@@ -90,17 +95,69 @@ impl Experts {
 
     /// What each expert makes of its rows.
     fn outputs(&self, gathered: &Tensor, routing: &Routing) -> Result<Tensor, KernelError> {
-        let output = |(expert, rows): (usize, Range<usize>)| {
-            self.experts[expert].forward(&gathered.narrow(0, rows.start, rows.len())?)
-        };
-        let outputs = routing.experts().map(output).collect::<Result<Vec<_>, _>>()?;
-        match outputs.is_empty() {
-            true => Ok(gathered.clone()),
-            false => Ok(Tensor::cat(&outputs, 0)?),
+        let chosen: Vec<(usize, Range<usize>)> = routing.experts().collect();
+        if chosen.is_empty() {
+            return Ok(gathered.clone());
         }
+        let mut outputs: Vec<OnceLock<Result<Tensor, KernelError>>> = Vec::new();
+        outputs.resize_with(chosen.len(), OnceLock::new);
+        let run = |place: usize| {
+            let (expert, rows) = &chosen[place];
+            let rows = gathered.narrow(0, rows.start, rows.len());
+            let output = rows.map_err(Into::into).and_then(|x| self.experts[*expert].forward(&x));
+            // Nobody else has this place.
+            let _ = outputs[place].set(output);
+        };
+        let apart = apart(&chosen, gathered.device().is_cpu());
+        // Each alone on a thread costs one round of the pool for all of them.
+        for_tasks(apart.len(), |index| run(apart[index]));
+        // What is too large for that is shared out over the threads, one after another.
+        (0..chosen.len()).filter(|place| !apart.contains(place)).for_each(run);
+        let outputs = outputs.into_iter().map(|output| output.into_inner().expect("all have run"));
+        Ok(Tensor::cat(&outputs.collect::<Result<Vec<_>, _>>()?, 0)?)
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.router.bytes() + self.experts.iter().map(Expert::bytes).sum::<usize>()
+    }
+}
+
+/// Places of the experts that run beside each other, largest first, so that none is the last for long:
+/// those with at most a share of all rows, where there are enough of them.
+fn apart(chosen: &[(usize, Range<usize>)], is_cpu: bool) -> Vec<usize> {
+    let rows: usize = chosen.iter().map(|(_, rows)| rows.len()).sum();
+    let is_small = |rows: usize, all: usize| rows * APART_MIN <= all;
+    let mut places: Vec<usize> =
+        (0..chosen.len()).filter(|place| is_small(chosen[*place].1.len(), rows)).collect();
+    if !is_cpu || places.len() < APART_MIN {
+        return Vec::new();
+    }
+    places.sort_by_key(|place| std::cmp::Reverse(chosen[*place].1.len()));
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_experts_do_not_run_beside_others() {
+        let check = |lengths: &[usize], expected: &[usize]| {
+            let mut end = 0;
+            let mut range = |length: &usize| {
+                end += length;
+                end - length..end
+            };
+            let chosen: Vec<_> = lengths.iter().map(&mut range).enumerate().collect();
+            assert_eq!(apart(&chosen, true), expected, "{lengths:?}");
+            assert!(apart(&chosen, false).is_empty(), "a device has its own threads");
+        };
+        check(&[], &[]);
+        check(&[1], &[]);
+        check(&[1; 7], &[]);
+        check(&[1; 8], &[0, 1, 2, 3, 4, 5, 6, 7]);
+        check(&[1, 1, 1, 1, 1, 1, 1, 2], &[]);
+        check(&[1, 1, 1, 1, 1, 1, 1, 1, 2], &[0, 1, 2, 3, 4, 5, 6, 7]);
+        check(&[1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 2], &[1, 3, 5, 7, 9, 10, 0, 2, 4, 6, 8]);
     }
 }
