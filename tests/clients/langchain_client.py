@@ -8,8 +8,10 @@ MORTISE_ADAPTER names the adapter that answers; MORTISE_PROMPT is a prompt of it
 
 import os
 import unittest
+from typing import Literal
 
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, Field
 
@@ -24,6 +26,12 @@ class Assessment(BaseModel):
 
     risk: str = Field(pattern="^(low|medium|high)$")
     score: int = Field(ge=0, le=100)
+
+
+@tool
+def escalate(to: Literal["desk", "bank"]) -> str:
+    """Hands the case on."""
+    return to
 
 
 def chat(**options):
@@ -55,6 +63,39 @@ class LangChain(unittest.TestCase):
         found = model.with_structured_output(Assessment, method="json_schema").invoke(PROMPT)
         self.assertIn(found.risk, ("low", "medium", "high"))
         self.assertTrue(0 <= found.score <= 100)
+
+    def test_structured_output_by_function(self):
+        model = chat(max_completion_tokens=128)
+        found = model.with_structured_output(Assessment, method="function_calling").invoke(PROMPT)
+        self.assertIn(found.risk, ("low", "medium", "high"))
+        raw = model.with_structured_output(Assessment, method="function_calling", include_raw=True).invoke(PROMPT)
+        self.assertEqual((raw["parsed"], raw["parsing_error"]), (found, None))
+
+    def test_tools(self):
+        model = chat(max_completion_tokens=200)
+        named = model.bind_tools([Assessment, escalate], tool_choice="Assessment")
+        (call,) = named.invoke(PROMPT).tool_calls
+        self.assertEqual(call["name"], "Assessment")
+        pieces = None
+        for piece in named.stream(PROMPT):
+            pieces = piece if pieces is None else pieces + piece
+        self.assertEqual(pieces.tool_calls[0]["args"], call["args"])
+        some = model.bind_tools([Assessment, escalate], tool_choice="any", parallel_tool_calls=False)
+        answer = some.invoke(PROMPT)
+        (call,) = answer.tool_calls
+        self.assertIn(call["name"], ("Assessment", "escalate"))
+        turns = [HumanMessage(PROMPT), answer, ToolMessage("done", tool_call_id=call["id"])]
+        self.assertTrue(chat().invoke(turns).content)
+
+    def test_tools_of_responses(self):
+        model = chat(use_responses_api=True, max_completion_tokens=200)
+        named = model.bind_tools([Assessment], tool_choice="Assessment")
+        (call,) = named.invoke(PROMPT).tool_calls
+        self.assertIn(call["args"]["risk"], ("low", "medium", "high"))
+        pieces = None
+        for piece in named.stream(PROMPT):
+            pieces = piece if pieces is None else pieces + piece
+        self.assertEqual(pieces.tool_calls[0]["args"], call["args"])
 
     def test_responses(self):
         answer = chat(use_responses_api=True, max_completion_tokens=16).invoke(PROMPT)

@@ -7,6 +7,7 @@ MORTISE_PROMPT is a prompt of the domain of the adapter MORTISE_ADAPTER. MORTISE
 """
 
 import asyncio
+import json
 import math
 import os
 import unittest
@@ -155,6 +156,65 @@ class Chat(unittest.TestCase):
         self.assertEqual(len(texts), 1)
 
 
+class Tools(unittest.TestCase):
+    PARAMETERS = {
+        "type": "object",
+        "properties": {"level": {"enum": ["low", "high"]}, "score": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["level", "score"],
+        "additionalProperties": False,
+    }
+    TOOLS = [
+        {"type": "function", "function": {"name": "rate", "description": "Rates.", "parameters": PARAMETERS}},
+        {"type": "function", "function": {"name": "pass_on", "parameters": {"type": "object", "properties": {}}}},
+    ]
+
+    def ask(self, **options):
+        options = {"model": ADAPTER, "messages": MESSAGES, "temperature": 0, "max_tokens": 160, **options}
+        return connect().chat.completions.create(tools=self.TOOLS, **options)
+
+    def fits(self, call):
+        self.assertEqual(call.type, "function")
+        self.assertTrue(call.id)
+        arguments = json.loads(call.function.arguments)
+        if call.function.name == "rate":
+            self.assertIn(arguments["level"], ("low", "high"))
+            self.assertTrue(0 <= arguments["score"] <= 99)
+
+    def test_a_named_function_is_called(self):
+        choice = {"type": "function", "function": {"name": "rate"}}
+        answer = self.ask(tool_choice=choice).choices[0]
+        self.assertEqual((answer.finish_reason, answer.message.content), ("stop", None))
+        (call,) = answer.message.tool_calls
+        self.assertEqual(call.function.name, "rate")
+        self.fits(call)
+        with connect().chat.completions.stream(
+            model=ADAPTER, messages=MESSAGES, temperature=0, max_tokens=160, tools=self.TOOLS, tool_choice=choice
+        ) as stream:
+            streamed = stream.get_final_completion().choices[0].message.tool_calls[0]
+        self.assertEqual(streamed.function.arguments, call.function.arguments)
+
+    def test_some_function_is_called(self):
+        answer = self.ask(tool_choice="required", parallel_tool_calls=False).choices[0]
+        self.assertEqual(answer.finish_reason, "tool_calls")
+        (call,) = answer.message.tool_calls
+        self.fits(call)
+        # The conversation goes on with the result.
+        turns = [*MESSAGES, answer.message, {"role": "tool", "tool_call_id": call.id, "content": "done"}]
+        self.assertTrue(self.ask(messages=turns, tool_choice="none").choices[0].message.content)
+
+    def test_responses(self):
+        tools = [{"type": "function", **tool["function"]} for tool in self.TOOLS]
+        options = dict(model=ADAPTER, temperature=0, max_output_tokens=160, tools=tools)
+        ask = connect().responses.create
+        answer = ask(input=PROMPT, tool_choice={"type": "function", "name": "rate"}, **options)
+        (call,) = answer.output
+        self.assertEqual((call.type, call.name, call.status), ("function_call", "rate", "completed"))
+        self.assertIn("score", json.loads(call.arguments))
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+        turns = [{"role": "user", "content": PROMPT}, *answer.output, result]
+        self.assertTrue(ask(input=turns, tool_choice="none", **options).output_text)
+
+
 class Completions(unittest.TestCase):
     def setUp(self):
         self.client = connect()
@@ -223,7 +283,11 @@ class Errors(unittest.TestCase):
         self.refused(bad, 400, param="logit_bias", logit_bias={"999999": 1})
         self.refused(bad, 400, param="stop_token_ids", extra_body={"stop_token_ids": [999999]})
         self.refused(bad, 400, param="temperature", temperature="warm")
-        self.refused(bad, 400, param="tools", tools=[{"type": "function", "function": {"name": "f"}}])
+        tools = [{"type": "function", "function": {"name": "f"}}]
+        # Nothing shows how this model would call of its own accord.
+        self.refused(bad, 400, param="tool_choice", tools=tools)
+        self.refused(bad, 400, param="tools[0].type", tools=[{"type": "web_search"}])
+        self.refused(bad, 400, param="functions", functions=[{"name": "f"}])
         self.refused(bad, 400, code="unknown_parameter", extra_body={"max_token": 3})
         self.refused(bad, 400, code="context_length_exceeded", max_tokens=1_000_000)
 

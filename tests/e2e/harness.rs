@@ -298,3 +298,18 @@ pub(crate) fn with_alpha(adapter: &Path, factor: f64) {
     config["lora_alpha"] = json!(config["lora_alpha"].as_f64().expect("a number") * factor);
     std::fs::write(&path, config.to_string()).expect("written");
 }
+
+/// SHA-256 in hex, as an operator makes it.
+pub(crate) fn sha256_of(bytes: &[u8]) -> String {
+    use std::io::Write as _;
+    use std::process::Stdio;
+    let mut child = Command::new("sha256sum")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("sha256sum runs");
+    child.stdin.take().expect("piped").write_all(bytes).expect("written");
+    let output = child.wait_with_output().expect("sha256sum ends");
+    let text = String::from_utf8(output.stdout).expect("hex");
+    text.split_whitespace().next().expect("hex").to_owned()
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, chat_body, content, heldout, metric};
+use crate::harness::{Server, chat_body, content, heldout, metric, sha256_of};
 
 /// Sends raw bytes as JSON: status, `error.param`, `error.code`, `error.message`.
 async fn refused(server: &Server, path: &str, body: &str) -> (u16, Value) {
@@ -146,7 +146,7 @@ async fn wait_until_idle(server: &Server) {
 #[tokio::test]
 async fn receipts_are_for_those_who_asked() {
     let keys = tempfile::NamedTempFile::new().expect("temporary file");
-    let (one, two) = (sha256_of("one"), sha256_of("two"));
+    let (one, two) = (sha256_of(b"one"), sha256_of(b"two"));
     std::fs::write(keys.path(), format!("{one} acme\n{two} zeta # other\n")).expect("keys");
     let server = Server::with_config(&format!("api_keys_file = {:?}\n", keys.path()));
     let call = |key: &'static str, path: String| {
@@ -168,25 +168,6 @@ async fn receipts_are_for_those_who_asked() {
     assert_eq!(status, 401);
     let (status, _) = server.get("/health").await;
     assert_eq!(status, 200, "a probe needs no key");
-}
-
-fn sha256_of(key: &str) -> String {
-    // As an operator makes the line.
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
-    let mut child = Command::new("sha256sum")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("sha256sum runs");
-    child.stdin.take().expect("piped").write_all(key.as_bytes()).expect("written");
-    let output = child.wait_with_output().expect("sha256sum ends");
-    String::from_utf8(output.stdout)
-        .expect("hex")
-        .split_whitespace()
-        .next()
-        .expect("hex")
-        .to_owned()
 }
 
 #[tokio::test]

@@ -17,3 +17,4 @@ mod plugins;
 mod responses;
 mod structured;
 mod swap;
+mod tools;

@@ -194,6 +194,7 @@ impl From<EmbedRequest> for GenerateRequest {
             sampling: SamplingParams::default(),
             serving: request.serving,
             template_variables: Map::new(),
+            tools: Vec::new(),
             grammar: None,
             max_tokens: None,
             // Nothing is drawn.

@@ -135,6 +135,10 @@ impl Pipeline {
                 let message = "an agent's answer can't be bound to a format".to_owned();
                 return Err(PipelineError::Invalid { param: "response_format", message });
             }
+            Target::Agent(_) if !context.request.tools.is_empty() => {
+                let message = "an agent has tools of its own and is told of no others".to_owned();
+                return Err(PipelineError::Invalid { param: "tools", message });
+            }
             Target::Agent(plugin) => {
                 let messages = prepared.messages;
                 return Ok((name, Arc::default(), Work::Agent { plugin, messages }));
@@ -420,6 +424,12 @@ impl Pipeline {
     #[must_use]
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.shared.tokenizer
+    }
+
+    /// The base model's chat template, if it has one.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.shared.chat_template.as_deref()
     }
 
     /// The base model.

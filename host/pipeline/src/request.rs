@@ -44,6 +44,9 @@ pub struct GenerateRequest {
     pub serving: ServingOptions,
     /// Further variables of the chat template, such as `enable_thinking`.
     pub template_variables: Map<String, Value>,
+    /// Tools that the template tells the model of, as the OpenAI API has them. Agents are told of none,
+    /// so they answer no request that has some.
+    pub tools: Vec<Value>,
     /// What the answer must be. An agent's answer can't be bounded.
     pub grammar: Option<Grammar>,
     /// Most tokens per choice; `None` is what the context still holds (completions: 16).

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use request::{Message, Role};
+use request::{Message, Role, ToolCall};
 
 use crate::bindings::types as wit;
 use crate::bindings::{postprocessor, preprocessor, router, scorer};
@@ -14,6 +14,11 @@ use crate::types::{
 
 /// A rule that a guest broke.
 type Broken = String;
+
+/// Attribute of a message that holds the tools it calls, as JSON.
+const TOOL_CALLS: &str = "tool-calls";
+/// Attribute of a message that names the call whose result it is.
+const TOOL_CALL_ID: &str = "tool-call-id";
 
 pub(crate) fn info_to_guest(info: &RequestInfo) -> wit::RequestInfo {
     wit::RequestInfo {
@@ -35,11 +40,17 @@ pub(crate) fn message_to_guest(message: &Message) -> wit::Message {
         Role::Tool => wit::Role::Tool,
         Role::Other(name) => wit::Role::Other(name.clone()),
     };
+    let text =
+        |key: &str, text: String| wit::Attr { key: key.to_owned(), value: wit::Value::Text(text) };
+    let calls = (!message.tool_calls.is_empty())
+        .then(|| serde_json::to_string(&message.tool_calls).expect("calls are plain data"));
+    let calls = calls.map(|calls| text(TOOL_CALLS, calls));
+    let answered = message.tool_call_id.clone().map(|id| text(TOOL_CALL_ID, id));
     wit::Message {
         role,
         name: message.name.clone(),
         parts: vec![wit::Part::Text(message.content.clone())],
-        attrs: Vec::new(),
+        attrs: calls.into_iter().chain(answered).collect(),
     }
 }
 
@@ -63,7 +74,18 @@ pub(crate) fn message_from_guest(message: wit::Message) -> Result<Message, Broke
             wit::Part::Other(_) => return Err("a message has a part of unknown type".to_owned()),
         }
     }
-    Ok(Message { role, content, name: message.name })
+    let (mut tool_calls, mut tool_call_id) = (Vec::<ToolCall>::new(), None);
+    for wit::Attr { key, value } in message.attrs {
+        match (key.as_str(), value) {
+            (TOOL_CALLS, wit::Value::Text(text)) => {
+                tool_calls = serde_json::from_str(&text)
+                    .map_err(|error| format!("the {TOOL_CALLS} of a message: {error}"))?;
+            }
+            (TOOL_CALL_ID, wit::Value::Text(id)) => tool_call_id = Some(id),
+            _ => {}
+        }
+    }
+    Ok(Message { role, content, name: message.name, tool_calls, tool_call_id })
 }
 
 pub(crate) fn sampling_to_guest(sampling: &SamplingView) -> wit::Sampling {
@@ -205,6 +227,18 @@ mod tests {
             message.name = Some("n".to_owned());
             assert_eq!(message_from_guest(message_to_guest(&message)), Ok(message));
         }
+    }
+
+    #[test]
+    fn calls_of_tools_survive_and_broken_ones_are_refused() {
+        let mut message = Message::new(Role::Assistant, "");
+        let arguments = serde_json::Map::from_iter([("é".to_owned(), 1.into())]);
+        message.tool_calls = vec![ToolCall { id: "c1".into(), name: "f".into(), arguments }];
+        message.tool_call_id = Some("c0".to_owned());
+        assert_eq!(message_from_guest(message_to_guest(&message)), Ok(message.clone()));
+        let mut guest = message_to_guest(&message);
+        guest.attrs[0].value = wit::Value::Text("[{]".to_owned());
+        assert!(message_from_guest(guest).is_err_and(|rule| rule.contains(TOOL_CALLS)));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub mod sampling;
 pub mod serving;
 
 pub use ids::{AdapterGeneration, Digest, RequestId, TokenId};
-pub use message::{Message, Role};
+pub use message::{Message, Role, ToolCall};
 pub use output::{FinishReason, TokenLogprob, Usage};
 pub use sampling::{SamplingError, SamplingParams};
 pub use serving::ServingOptions;

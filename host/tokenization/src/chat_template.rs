@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::error::TokenizationError;
 use crate::gguf;
 use crate::python_json::dumps;
+use crate::tool_calls::ToolCallFormat;
 
 /// Steps that one rendering may take. Real templates take some hundred per message.
 const RENDER_STEPS_MAX: u64 = 2_000_000;
@@ -84,6 +85,21 @@ impl ChatTemplate {
         let source = without_generation_tags(source);
         environment.add_template_owned(NAME, source).map_err(template_error)?;
         Ok(Self { environment, special_tokens })
+    }
+
+    /// How a model with this template writes calls of tools; `None` if the template knows no tools, or
+    /// shows no way that is known here.
+    #[must_use]
+    pub fn tool_call_format(&self) -> Option<ToolCallFormat> {
+        let template = self.environment.get_template(NAME).ok()?;
+        let source = template.source();
+        if !source.contains("tools") {
+            return None;
+        }
+        if source.contains("<tool_call>") {
+            return Some(ToolCallFormat::Hermes);
+        }
+        source.contains("\"parameters\"").then_some(ToolCallFormat::Llama3Json)
     }
 
     /// Renders a conversation. `add_generation_prompt` ends it where the model is to go on; `extra`

@@ -15,12 +15,16 @@ use crate::tokenizer::Tokenizer;
 /// White space between the parts of a JSON answer. Bounded, or a model that is at a loss would go on
 /// with it for ever.
 const JSON_WHITESPACE: &str = r"[ \n\t]{0,16}";
+/// The same where nobody but a program reads the answer.
+const COMPACT_WHITESPACE: &str = " ?";
 
 /// What an answer must be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Grammar {
     /// JSON that fits a schema.
     JsonSchema(Value),
+    /// The same with no more than a space between its parts.
+    CompactJson(Value),
     /// Text that a regular expression matches as a whole.
     Regex(String),
     /// One of some texts.
@@ -38,7 +42,12 @@ impl Grammar {
 
     fn top_level(&self) -> TopLevelGrammar {
         match self {
-            Self::JsonSchema(schema) => TopLevelGrammar::from_json_schema(with_options(schema)),
+            Self::JsonSchema(schema) => {
+                TopLevelGrammar::from_json_schema(with_options(schema, JSON_WHITESPACE))
+            }
+            Self::CompactJson(schema) => {
+                TopLevelGrammar::from_json_schema(with_options(schema, COMPACT_WHITESPACE))
+            }
             Self::Regex(pattern) => TopLevelGrammar::from_regex(pattern),
             Self::Choice(choices) => {
                 let quoted: Vec<String> =
@@ -50,10 +59,10 @@ impl Grammar {
     }
 }
 
-fn with_options(schema: &Value) -> Value {
+fn with_options(schema: &Value, whitespace: &str) -> Value {
     let mut schema = schema.clone();
     if let Value::Object(fields) = &mut schema {
-        let options = json!({ "whitespace_pattern": JSON_WHITESPACE });
+        let options = json!({ "whitespace_pattern": whitespace });
         fields.entry("x-guidance").or_insert(options);
     }
     schema

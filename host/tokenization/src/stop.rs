@@ -50,7 +50,7 @@ impl StopMatcher {
 }
 
 /// Length of the longest end of `text` that `stop` begins with.
-fn overlap(text: &str, stop: &str) -> usize {
+pub(crate) fn overlap(text: &str, stop: &str) -> usize {
     let longest = stop.len().saturating_sub(1).min(text.len());
     let fits = |length: &usize| {
         let start = text.len() - length;

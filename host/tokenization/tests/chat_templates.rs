@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use request::Message;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokenization::ChatTemplate;
+use tokenization::{ChatTemplate, ToolCallFormat};
 
 #[derive(Deserialize)]
 struct Case {
@@ -32,7 +32,7 @@ fn compile(source: &str) -> ChatTemplate {
 fn templates_render_as_transformers_renders_them() {
     let text = std::fs::read_to_string(fixtures().join("expected.json")).expect("expectations");
     let cases: Vec<Case> = serde_json::from_str(&text).expect("JSON");
-    assert!(cases.len() > 90);
+    assert!(cases.len() > 120);
     for case in cases {
         let source = std::fs::read_to_string(fixtures().join(&case.template)).expect("a template");
         let template = compile(&source);
@@ -49,6 +49,19 @@ fn templates_render_as_transformers_renders_them() {
             }
         }
     }
+}
+
+#[test]
+fn templates_show_how_their_models_call() {
+    let check = |template: &str, expect: Option<ToolCallFormat>| {
+        let source = std::fs::read_to_string(fixtures().join(template)).expect("a template");
+        assert_eq!(compile(&source).tool_call_format(), expect, "{template}");
+    };
+    check("qwen2.5-tools.jinja", Some(ToolCallFormat::Hermes));
+    check("llama-3.1-tools.jinja", Some(ToolCallFormat::Llama3Json));
+    check("chatml.jinja", None);
+    check("gemma.jinja", None);
+    assert_eq!(compile("{{ '<tool_call>' }}").tool_call_format(), None);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ::request::{Digest, Usage};
+use ::request::{Digest, Message, Usage};
 use ledger::{AdapterRef, AttributionRecord, Entry, PluginRecord, ShareRecord, UsageRecord};
 use tokio::sync::oneshot;
 
@@ -155,13 +155,21 @@ fn request_digest(context: &Context) -> Digest {
     let mut fields: Vec<Vec<u8>> =
         vec![context.endpoint.into(), request.model.clone().into_bytes()];
     match &request.input {
-        Input::Chat(messages) => fields.extend(messages.iter().flat_map(|message| {
-            [message.role.as_str().as_bytes().to_vec(), message.content.clone().into_bytes()]
-        })),
+        Input::Chat(messages) => fields.extend(messages.iter().flat_map(message_fields)),
         Input::Text(text) => fields.push(text.clone().into_bytes()),
         Input::Tokens(tokens) => {
             fields.push(tokens.iter().flat_map(|token| token.to_le_bytes()).collect());
         }
     }
+    fields.extend(request.tools.iter().map(|tool| format!("\0{tool}").into_bytes()));
     Digest::of_fields(fields.iter().map(Vec::as_slice))
+}
+
+/// Role and text; a message of calls, or of the result of one, is a single field that no role begins as.
+fn message_fields(message: &Message) -> Vec<Vec<u8>> {
+    if message.tool_calls.is_empty() && message.tool_call_id.is_none() {
+        return vec![message.role.as_str().into(), message.content.clone().into_bytes()];
+    }
+    let written = serde_json::to_string(message).expect("messages are plain data");
+    vec![format!("\0{written}").into_bytes()]
 }

@@ -35,7 +35,10 @@ pub(crate) async fn prompt(
         return Ok(tokens.clone());
     }
     let is_chat = matches!(request.input, Input::Chat(_));
-    let variables = request.template_variables.clone();
+    let mut variables = request.template_variables.clone();
+    if !request.tools.is_empty() {
+        variables.insert("tools".to_owned(), request.tools.clone().into());
+    }
     let shared = Arc::clone(shared);
     blocking(move || {
         if is_chat {

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use tokenization::ToolCallFormat;
 
 use crate::config::ConfigError;
 use crate::config::adapter::NamedAdapter;
@@ -124,6 +125,36 @@ impl KvCacheDtype {
     }
 }
 
+/// How the model writes calls of tools where it is free to call none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(crate) enum ToolCallParserName {
+    /// As its chat template shows it.
+    #[default]
+    Auto,
+    /// `<tool_call>{"name": ..., "arguments": ...}</tool_call>`, as Hermes and Qwen.
+    Hermes,
+    /// `{"name": ..., "parameters": ...}`, as Llama 3.1 and its successors.
+    #[serde(rename = "llama3_json")]
+    #[value(name = "llama3_json")]
+    Llama3Json,
+    /// It does not: tools must be asked for by name or with `required`.
+    None,
+}
+
+impl ToolCallParserName {
+    /// The format, where `template` is what a chat template shows.
+    pub(crate) fn format(self, template: Option<ToolCallFormat>) -> Option<ToolCallFormat> {
+        match self {
+            Self::Auto => template,
+            Self::Hermes => Some(ToolCallFormat::Hermes),
+            Self::Llama3Json => Some(ToolCallFormat::Llama3Json),
+            Self::None => None,
+        }
+    }
+}
+
 /// Form of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -174,6 +205,8 @@ pub(crate) struct Config {
     pub(crate) quantize: Option<Quantize>,
     /// How keys and values are kept.
     pub(crate) kv_cache_dtype: KvCacheDtype,
+    /// How the model writes calls of tools.
+    pub(crate) tool_call_parser: ToolCallParserName,
     /// Form of log lines.
     pub(crate) log_format: LogFormat,
     /// Limits.
@@ -226,6 +259,7 @@ impl Config {
             device: settings.device.unwrap_or_default(),
             quantize: settings.quantize,
             kv_cache_dtype: settings.kv_cache_dtype.unwrap_or_default(),
+            tool_call_parser: settings.tool_call_parser.unwrap_or_default(),
             log_format: settings.log_format.unwrap_or_default(),
             limits,
         })

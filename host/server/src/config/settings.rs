@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::config::adapter::NamedAdapter;
 use crate::config::limits::LimitSettings;
 use crate::config::plugin::PluginSettings;
-use crate::config::resolved::{DeviceName, KvCacheDtype, LogFormat, Quantize};
+use crate::config::resolved::{DeviceName, KvCacheDtype, LogFormat, Quantize, ToolCallParserName};
 
 /// What a file or a command line says; what it does not say is `None` or empty.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
@@ -77,6 +77,9 @@ pub(crate) struct Settings {
     /// How keys and values are kept [default: f32 for a model in f32, else f16]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) kv_cache_dtype: Option<KvCacheDtype>,
+    /// How the model writes calls of tools where it is free to call none [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool_call_parser: Option<ToolCallParserName>,
     /// Form of log lines on stderr [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -113,6 +116,7 @@ impl Settings {
             device: self.device.or(lower.device),
             quantize: self.quantize.or(lower.quantize),
             kv_cache_dtype: self.kv_cache_dtype.or(lower.kv_cache_dtype),
+            tool_call_parser: self.tool_call_parser.or(lower.tool_call_parser),
             log_format: self.log_format.or(lower.log_format),
             limits: self.limits.over(lower.limits),
         }

@@ -8,12 +8,11 @@ use futures_util::future::try_join_all;
 use pipeline::{Answer, AnswerEvent, Summary, TokenPiece};
 use request::{FinishReason, RequestId, TokenId, Usage};
 
+use super::calls::{CallReader, Reading};
 use super::error::ApiError;
 use super::wire::logprobs::{ChatLogprobs, CompletionLogprobs};
 use super::wire::mortise::MortiseWire;
-use super::wire::object::{
-    AssistantMessage, ChatChoice, CompletionChoice, MortiseField, Object, finish_reason,
-};
+use super::wire::object::{AssistantMessage, ChatChoice, CompletionChoice, MortiseField, Object};
 use super::wire::sampling::Shape;
 
 /// Which of the two endpoints an answer is written for.
@@ -45,6 +44,8 @@ pub(crate) struct Envelope {
     pub(crate) shape: Shape,
     /// Choices of each prompt.
     pub(crate) n: u32,
+    /// How the answers are read.
+    pub(crate) reading: Reading,
 }
 
 impl Envelope {
@@ -73,6 +74,7 @@ pub(crate) async fn collect(
     envelope: Envelope,
 ) -> Result<Response, ApiError> {
     let model = answers.first().map(|answer| answer.model.clone()).unwrap_or_default();
+    let by_plugin = answers.first().is_some_and(|answer| answer.prompt.is_empty());
     let ends = try_join_all(answers.into_iter().map(|answer| gather(answer, envelope.n))).await?;
     let (mut usage, mut mortise) = (Usage::default(), Vec::new());
     let (mut choices, mut prompts) = (Vec::new(), Vec::new());
@@ -97,7 +99,11 @@ pub(crate) async fn collect(
     let shape = envelope.shape;
     Ok(match envelope.endpoint {
         Endpoint::Chat => {
-            let choices = choices.into_iter().map(|choice| chat_choice(choice, shape)).collect();
+            let choice = |(index, gathered): (u32, Gathered)| {
+                let reader = CallReader::new(&envelope.reading, &envelope.id, index, by_plugin);
+                chat_choice((index, gathered), reader, shape)
+            };
+            let choices = choices.into_iter().map(choice).collect();
             let prompt = prompts.first().filter(|_| shape.token_ids).map(AsRef::as_ref);
             let object = Object { prompt_token_ids: prompt, ..object.with(choices) };
             Json(object).into_response()
@@ -153,24 +159,21 @@ pub(crate) async fn gather(mut answer: Answer, n: u32) -> Result<End, ApiError> 
     Err(ApiError::internal(&"the answer ended without a summary"))
 }
 
-fn reason_of(gathered: &Gathered) -> &'static str {
-    finish_reason(gathered.reason.unwrap_or(FinishReason::Stop))
-}
-
-fn chat_choice((index, gathered): (u32, Gathered), shape: Shape) -> ChatChoice {
-    let finish_reason = reason_of(&gathered);
+fn chat_choice((index, gathered): (u32, Gathered), reader: CallReader, shape: Shape) -> ChatChoice {
+    let reason = gathered.reason.unwrap_or(FinishReason::Stop);
+    let (spoken, finish_reason) = reader.whole(gathered.text, reason);
     let logprobs = shape.logprobs.then(|| {
         let mut all = ChatLogprobs::default();
         all.push(gathered.pieces);
         all
     });
-    let message = AssistantMessage::new(gathered.text);
+    let message = AssistantMessage::new(spoken);
     let token_ids = shape.token_ids.then_some(gathered.ids);
     ChatChoice { index, message, logprobs, finish_reason, token_ids }
 }
 
 fn text_choice((index, gathered): (u32, Gathered), shape: Shape) -> CompletionChoice {
-    let finish_reason = Some(reason_of(&gathered));
+    let finish_reason = Some(gathered.reason.unwrap_or(FinishReason::Stop).as_str());
     let logprobs = shape.logprobs.then(|| {
         let mut all = CompletionLogprobs::default();
         all.push(gathered.pieces, &mut 0);

@@ -12,40 +12,60 @@ use request::{FinishReason, RequestId};
 use serde_json::{Value, json};
 
 use super::answer::gather;
+use super::calls::{CallPart, CallReader, Spoken};
 use super::error::ApiError;
 use super::stream::keep_alive;
 use super::wire::mortise::MortiseWire;
-use super::wire::responses::{incomplete, message, part, usage};
+use super::wire::responses::{function_call, incomplete, message, part, usage};
 
 /// What a response is written from.
 pub(crate) struct ResponseWriter {
     id: RequestId,
-    item_id: String,
     /// The object as it stands.
     response: Value,
     /// Whether the last object has the extension.
     mortise: bool,
-    text: String,
+    reader: CallReader,
     reason: FinishReason,
     begun: bool,
+    /// The item that is being written.
+    open: Option<Item>,
+    /// Items that are complete.
+    output: Vec<Value>,
     sequence_number: u64,
     queue: VecDeque<(&'static str, Value)>,
 }
 
+/// An item of the output while it grows.
+enum Item {
+    Message { id: String, text: String },
+    Call { id: String, call_id: String, name: String, arguments: String },
+}
+
+impl Item {
+    /// The item on the wire, with what there is of it.
+    fn wire(&self, status: &str) -> Value {
+        match self {
+            Self::Message { id, text } => message(id, status, Some(text)),
+            Self::Call { id, call_id, name, arguments } => {
+                function_call((id, status), (call_id, name, arguments))
+            }
+        }
+    }
+}
+
 impl ResponseWriter {
     /// A response of which nothing is known but its `blank` object.
-    pub(crate) fn new(id: RequestId, blank: Value, model: &str, mortise: bool) -> Self {
-        let mut response = blank;
-        response["model"] = model.into();
-        let item_id = format!("msg_{}", id.as_str());
+    pub(crate) fn new(id: RequestId, blank: Value, reader: CallReader, mortise: bool) -> Self {
         Self {
             id,
-            item_id,
-            response,
+            response: blank,
             mortise,
-            text: String::new(),
+            reader,
             reason: FinishReason::Stop,
             begun: false,
+            open: None,
+            output: Vec::new(),
             sequence_number: 0,
             queue: VecDeque::new(),
         }
@@ -57,12 +77,13 @@ impl ResponseWriter {
     /// The answer's failure.
     pub(crate) async fn whole(mut self, answer: Answer) -> Result<Value, ApiError> {
         let end = gather(answer, 1).await?;
+        self.begin();
         if let Some(choice) = end.choices.into_iter().next() {
-            self.text = choice.text;
+            self.delta(choice.text);
             self.reason = choice.reason.unwrap_or(FinishReason::Stop);
         }
         self.mortise = true;
-        self.complete(end.summary);
+        self.end(end.summary);
         Ok(self.response)
     }
 
@@ -92,7 +113,7 @@ impl ResponseWriter {
         match event {
             // Only the first choice was asked for.
             Some(AnswerEvent::Delta { choice: 0, text, .. }) => {
-                self.delta(&text);
+                self.delta(text);
                 false
             }
             Some(AnswerEvent::Finished { choice: 0, reason }) => {
@@ -117,36 +138,94 @@ impl ResponseWriter {
         let response = self.response.clone();
         self.push("response.created", json!({ "response": response.clone() }));
         self.push("response.in_progress", json!({ "response": response }));
-        let item = message(&self.item_id, "in_progress", None);
-        self.push("response.output_item.added", json!({ "output_index": 0, "item": item }));
+        // A response that may be nothing but calls has no message before there is text.
+        if self.reader.is_plain() {
+            self.open_message();
+        }
+    }
+
+    fn delta(&mut self, text: String) {
+        let spoken = self.reader.push(text);
+        self.say(spoken);
+    }
+
+    fn say(&mut self, spoken: Spoken) {
+        if !spoken.content.is_empty() {
+            if !matches!(self.open, Some(Item::Message { .. })) {
+                self.open_message();
+            }
+            let data = self.of_part(json!({ "delta": spoken.content, "logprobs": [] }));
+            self.push("response.output_text.delta", data);
+            if let Some(Item::Message { text, .. }) = &mut self.open {
+                text.push_str(&spoken.content);
+            }
+        }
+        for CallPart { begun, arguments: more, .. } in spoken.calls {
+            if let Some((call_id, name)) = begun {
+                self.close("completed");
+                let id = format!("fc_{call_id}");
+                self.open(Item::Call { id, call_id, name, arguments: String::new() });
+            }
+            if let Some(Item::Call { arguments, .. }) = &mut self.open
+                && !more.is_empty()
+            {
+                arguments.push_str(&more);
+                let data = self.of_item(json!({ "delta": more }));
+                self.push("response.function_call_arguments.delta", data);
+            }
+        }
+    }
+
+    fn open_message(&mut self) {
+        self.close("completed");
+        let nth = self.output.len();
+        let id =
+            if nth == 0 { format!("msg_{}", self.id) } else { format!("msg_{}_{nth}", self.id) };
+        self.open(Item::Message { id, text: String::new() });
         let data = self.of_part(json!({ "part": part("") }));
         self.push("response.content_part.added", data);
     }
 
-    fn delta(&mut self, text: &str) {
-        if text.is_empty() {
-            return;
+    fn open(&mut self, item: Item) {
+        let wire = match &item {
+            Item::Message { id, .. } => message(id, "in_progress", None),
+            call => call.wire("in_progress"),
+        };
+        self.open = Some(item);
+        let data = json!({ "output_index": self.output.len(), "item": wire });
+        self.push("response.output_item.added", data);
+    }
+
+    /// The events behind the last of an item.
+    fn close(&mut self, status: &str) {
+        let Some(item) = self.open.take() else { return };
+        let done = item.wire(status);
+        self.open = Some(item);
+        match &self.open {
+            Some(Item::Message { text, .. }) => {
+                let (all, part) = (json!({ "text": text, "logprobs": [] }), part(text));
+                self.push("response.output_text.done", self.of_part(all));
+                self.push("response.content_part.done", self.of_part(json!({ "part": part })));
+            }
+            Some(Item::Call { name, arguments, .. }) => {
+                let all = json!({ "name": name, "arguments": arguments });
+                self.push("response.function_call_arguments.done", self.of_item(all));
+            }
+            None => {}
         }
-        self.text.push_str(text);
-        let data = self.of_part(json!({ "delta": text, "logprobs": [] }));
-        self.push("response.output_text.delta", data);
+        let data = json!({ "output_index": self.output.len(), "item": done });
+        self.push("response.output_item.done", data);
+        self.open = None;
+        self.output.push(done);
     }
 
     /// The events behind the last text, and the whole object.
     fn end(&mut self, summary: Summary) {
-        let data = self.of_part(json!({ "text": self.text, "logprobs": [] }));
-        self.push("response.output_text.done", data);
-        let data = self.of_part(json!({ "part": part(&self.text) }));
-        self.push("response.content_part.done", data);
-        let name = self.complete(summary);
-        let item = self.response["output"][0].clone();
-        self.push("response.output_item.done", json!({ "output_index": 0, "item": item }));
-        let response = self.response.clone();
-        self.push(name, json!({ "response": response }));
-    }
-
-    /// Fills in the object; returns the name of the event that carries it.
-    fn complete(&mut self, summary: Summary) -> &'static str {
+        let (rest, _) = self.reader.finish(self.reason);
+        self.say(rest);
+        if self.open.is_none() && self.output.is_empty() {
+            self.open_message();
+        }
         let (name, status) = match incomplete(self.reason) {
             None => ("response.completed", "completed"),
             Some(reason) => {
@@ -154,13 +233,15 @@ impl ResponseWriter {
                 ("response.incomplete", "incomplete")
             }
         };
+        self.close(status);
         self.response["status"] = status.into();
-        self.response["output"] = json!([message(&self.item_id, status, Some(&self.text))]);
+        self.response["output"] = std::mem::take(&mut self.output).into();
         self.response["usage"] = usage(summary.usage);
         if self.mortise {
             self.response["mortise"] = json!(MortiseWire::new(&self.id, summary));
         }
-        name
+        let response = self.response.clone();
+        self.push(name, json!({ "response": response }));
     }
 
     fn failed(&mut self, error: &ApiError) -> bool {
@@ -171,9 +252,20 @@ impl ResponseWriter {
         true
     }
 
-    /// Data of an event about the one part of the one message.
+    /// Data of an event about the item that is open.
+    fn of_item(&self, rest: Value) -> Value {
+        let id = match &self.open {
+            Some(Item::Message { id, .. } | Item::Call { id, .. }) => id.as_str(),
+            None => "",
+        };
+        let mut data = json!({ "item_id": id, "output_index": self.output.len() });
+        merge(&mut data, rest);
+        data
+    }
+
+    /// Data of an event about the one part of the message that is open.
     fn of_part(&self, rest: Value) -> Value {
-        let mut data = json!({ "item_id": self.item_id, "output_index": 0, "content_index": 0 });
+        let mut data = self.of_item(json!({ "content_index": 0 }));
         merge(&mut data, rest);
         data
     }

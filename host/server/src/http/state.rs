@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::FromRef;
 use prometheus_client::registry::Registry;
+use tokenization::ToolCallFormat;
 
 use super::auth::Keys;
 use super::error::ApiError;
@@ -40,6 +41,8 @@ pub(crate) struct PublicState {
     pub(crate) adapters: Arc<Adapters>,
     /// Whether clients may load and unload adapters.
     pub(crate) runtime_adapters: bool,
+    /// How the model calls tools of its own accord, if that is known.
+    pub(crate) tool_calls: Option<ToolCallFormat>,
     /// Set once the process has been told to stop.
     pub(crate) draining: Arc<AtomicBool>,
 }

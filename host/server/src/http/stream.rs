@@ -11,15 +11,16 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, SelectAll, Stream, StreamExt};
 use pipeline::{Answer, AnswerEvent, TokenPiece};
-use request::{RequestId, TokenId, Usage};
+use request::{FinishReason, RequestId, TokenId, Usage};
 use serde::Serialize;
 
 use super::answer::{Endpoint, Envelope};
+use super::calls::{CallReader, Spoken};
 use super::error::ApiError;
 use super::wire::logprobs::{ChatLogprobs, CompletionLogprobs};
 use super::wire::mortise::MortiseWire;
 use super::wire::object::{
-    ChatChunkChoice, CompletionChoice, Delta, MortiseField, Object, finish_reason,
+    CallWire, ChatChunkChoice, CompletionChoice, Delta, MortiseField, Object,
 };
 use super::wire::usage::WireUsage;
 
@@ -28,7 +29,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Writes answers as they come. Dropping the response drops the answers, which cancels them.
 pub(crate) fn events(answers: Vec<Answer>, envelope: Envelope) -> Response {
-    let prompts = answers.iter().map(|answer| Prompt::new(answer, envelope.n)).collect();
+    let prompts = answers.iter().map(|answer| Prompt::new(answer, &envelope)).collect();
     let sources = answers.into_iter().enumerate().map(|(prompt, answer)| {
         let next = async |mut answer: Answer| answer.next().await.map(|event| (event, answer));
         let source = stream::unfold(answer, next);
@@ -78,14 +79,22 @@ impl State {
 }
 
 /// Where one choice stands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct ChoiceState {
+    reader: CallReader,
     /// Whether its first chunk has been written.
     begun: bool,
     /// Characters that its tokens have.
     characters: usize,
     /// Tokens that have been generated.
     generated: usize,
+}
+
+impl ChoiceState {
+    fn new(envelope: &Envelope, choice: u32, by_plugin: bool) -> Self {
+        let reader = CallReader::new(&envelope.reading, &envelope.id, choice, by_plugin);
+        Self { reader, begun: false, characters: 0, generated: 0 }
+    }
 }
 
 /// Where one prompt's answer stands.
@@ -99,8 +108,10 @@ struct Prompt {
 }
 
 impl Prompt {
-    fn new(answer: &Answer, n: u32) -> Self {
-        let choices = vec![ChoiceState::default(); n as usize];
+    fn new(answer: &Answer, envelope: &Envelope) -> Self {
+        let by_plugin = answer.prompt.is_empty();
+        let choices =
+            (0..envelope.n).map(|choice| ChoiceState::new(envelope, choice, by_plugin)).collect();
         let (id, model) = (answer.id.clone(), answer.model.clone());
         Self { id, model, tokens: Arc::clone(&answer.prompt), choices, done: None }
     }
@@ -127,7 +138,7 @@ impl Writer {
             Some((prompt, AnswerEvent::Finished { choice, reason })) => {
                 if choice < self.envelope.n {
                     self.role(prompt, choice);
-                    self.finished(prompt, choice, finish_reason(reason));
+                    self.finished(prompt, choice, reason);
                 }
                 false
             }
@@ -158,7 +169,8 @@ impl Writer {
         if self.envelope.endpoint != Endpoint::Chat || std::mem::replace(&mut state.begun, true) {
             return;
         }
-        let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
+        let (role, content) = (Some("assistant"), Some(String::new()));
+        let delta = Delta { role, content, ..Delta::default() };
         let first = ChatChunkChoice { delta, ..self.chat_choice(prompt, choice) };
         let object = self.object((prompt, choice), vec![first]);
         let ids = self.prompts[prompt].tokens.as_ref();
@@ -180,12 +192,17 @@ impl Writer {
         let token_ids = shape.token_ids.then_some(ids);
         match self.envelope.endpoint {
             Endpoint::Chat => {
+                let held = !state.reader.is_plain();
+                let spoken = state.reader.push(text);
+                if held && spoken == Spoken::default() && !wanted && !shape.token_ids {
+                    return;
+                }
                 let logprobs = wanted.then(|| {
                     let mut all = ChatLogprobs::default();
                     all.push(tokens);
                     all
                 });
-                let delta = Delta { role: None, content: Some(text) };
+                let delta = delta_of(spoken);
                 let of = self.chat_choice(prompt, choice);
                 let next = ChatChunkChoice { delta, logprobs, token_ids, ..of };
                 self.push((prompt, choice), next);
@@ -206,14 +223,21 @@ impl Writer {
         }
     }
 
-    fn finished(&mut self, prompt: usize, choice: u32, reason: &'static str) {
-        let finish_reason = Some(reason);
+    fn finished(&mut self, prompt: usize, choice: u32, reason: FinishReason) {
         match self.envelope.endpoint {
             Endpoint::Chat => {
+                let state = &mut self.prompts[prompt].choices[choice as usize];
+                let (rest, reason) = state.reader.finish(reason);
+                if rest != Spoken::default() {
+                    let of = self.chat_choice(prompt, choice);
+                    self.push((prompt, choice), ChatChunkChoice { delta: delta_of(rest), ..of });
+                }
                 let of = self.chat_choice(prompt, choice);
-                self.push((prompt, choice), ChatChunkChoice { finish_reason, ..of });
+                let last = ChatChunkChoice { finish_reason: Some(reason), ..of };
+                self.push((prompt, choice), last);
             }
             Endpoint::Completion => {
+                let finish_reason = Some(reason.as_str());
                 let of = self.text_choice(prompt, choice);
                 self.push((prompt, choice), CompletionChoice { finish_reason, ..of });
             }
@@ -283,6 +307,14 @@ impl Writer {
             mortise: None,
         }
     }
+}
+
+/// A chunk without calls always has content, be it empty.
+fn delta_of(spoken: Spoken) -> Delta {
+    let silent = spoken.content.is_empty() && !spoken.calls.is_empty();
+    let content = (!silent).then_some(spoken.content);
+    let tool_calls = spoken.calls.into_iter().map(CallWire::part).collect();
+    Delta { role: None, content, tool_calls }
 }
 
 fn line<C: Serialize>(object: &Object<'_, C>) -> String {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
+use tokenization::ChatTemplate;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -69,6 +70,7 @@ async fn serve(config: Config, ready: impl FnOnce(&Ready)) -> Result<ExitCode> {
         body_read_s_max: config.limits.body_read_s_max,
         prompts_max: config.limits.prompts_max,
     };
+    let by_template = parts.pipeline.chat_template().and_then(ChatTemplate::tool_call_format);
     let public_routes = http::router(PublicState {
         pipeline: parts.pipeline.clone(),
         engine: parts.engine.clone(),
@@ -78,6 +80,7 @@ async fn serve(config: Config, ready: impl FnOnce(&Ready)) -> Result<ExitCode> {
         metrics: Arc::clone(&parts.metrics),
         adapters: Arc::clone(&parts.adapters),
         runtime_adapters: config.runtime_adapters,
+        tool_calls: config.tool_call_parser.format(by_template),
         draining: Arc::clone(&draining),
     });
     let admin_routes = admin::router(AdminState {

@@ -5,16 +5,23 @@ use request::Usage;
 
 use super::*;
 use crate::http::body::parse;
+use crate::http::calls::Reading;
 use crate::http::stream::tests::check_golden;
 use crate::http::wire::responses::ResponsesBody;
 
 fn writer(mortise: bool) -> ResponseWriter {
+    reading(mortise, &Reading::Text)
+}
+
+fn reading(mortise: bool, reading: &Reading) -> ResponseWriter {
     let body = "{\"model\": \"auto\", \"input\": \"hi\", \"max_output_tokens\": 9, \"seed\": 1, \
                 \"metadata\": {\"k\": \"v\"}, \"instructions\": \"be brief\"}";
     let body: ResponsesBody = parse(body.as_bytes()).expect("a body");
     let id = RequestId::new("resp", [7; 16]);
-    let blank = body.blank(id.as_str(), 1_700_000_000);
-    ResponseWriter::new(id, blank, "wallet-risk", mortise)
+    let mut blank = body.blank(id.as_str(), 1_700_000_000);
+    blank["model"] = "wallet-risk".into();
+    let reader = CallReader::new(reading, &id, 0, false);
+    ResponseWriter::new(id, blank, reader, mortise)
 }
 
 fn delta(choice: u32, text: &str) -> AnswerEvent {
@@ -48,6 +55,26 @@ fn a_response_in_events() {
 fn a_response_that_reached_its_limit_is_incomplete() {
     let finished = AnswerEvent::Finished { choice: 0, reason: FinishReason::Length };
     check("responses-incomplete.jsonl", writer(false), vec![delta(0, "a"), finished, done()]);
+}
+
+#[test]
+fn calls_are_items_of_their_own() {
+    let finished = || AnswerEvent::Finished { choice: 0, reason: FinishReason::Stop };
+    let format = tokenization::ToolCallFormat::Hermes;
+    let call = "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1}}</tool_call>";
+    let events = vec![
+        delta(0, "I "),
+        delta(0, "look. "),
+        delta(0, call),
+        delta(0, call),
+        finished(),
+        done(),
+    ];
+    let calls = Reading::Calls { format, parallel: true };
+    check("responses-calls.jsonl", reading(false, &calls), events);
+    let named = Reading::Arguments { name: "f".to_owned() };
+    let events = vec![delta(0, "{\"a\""), delta(0, ": 1}"), finished(), done()];
+    check("responses-named-call.jsonl", reading(false, &named), events);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde_json::Map;
 use crate::http::answer::{self, Endpoint, Envelope};
 use crate::http::auth::Tenant;
 use crate::http::body::JsonBody;
+use crate::http::calls::{self, Reading};
 use crate::http::error::ApiError;
 use crate::http::request_id;
 use crate::http::state::PublicState;
@@ -30,7 +31,8 @@ pub(crate) async fn chat(
     let logprobs = body.logprobs()?;
     let shape = common.shape(logprobs.is_some())?;
     let (sampling, serving) = (common.sampling(logprobs)?, common.serving());
-    let grammar = common.grammar()?;
+    let mut tools = body.tools(state.tool_calls)?;
+    let grammar = tools.bounded(common.grammar()?)?;
     let max_tokens = body.tokens_max(common.max_tokens)?;
     if max_tokens == Some(0) {
         let message = "max_tokens must be at least 1, got 0";
@@ -46,6 +48,7 @@ pub(crate) async fn chat(
         sampling,
         serving,
         template_variables: body.chat_template_kwargs.take().unwrap_or_default(),
+        tools: tools.offered,
         grammar,
         max_tokens,
         echo: false,
@@ -53,7 +56,7 @@ pub(crate) async fn chat(
         every_token: shape.token_ids,
         attribution: shape.attribution,
     };
-    answer(&state, vec![request], Endpoint::Chat, shape).await
+    answer(&state, vec![request], (Endpoint::Chat, tools.reading), shape).await
 }
 
 /// `POST /v1/completions`
@@ -66,7 +69,7 @@ pub(crate) async fn completions(
     body.check(common.n)?;
     let shape = common.shape(body.logprobs.is_some())?;
     let requests = completion_requests(&state, tenant, body, common, shape)?;
-    answer(&state, requests, Endpoint::Completion, shape).await
+    answer(&state, requests, (Endpoint::Completion, Reading::Text), shape).await
 }
 
 /// One request per prompt.
@@ -93,6 +96,7 @@ fn completion_requests(
         sampling: sampling.clone(),
         serving: serving.clone(),
         template_variables: Map::new(),
+        tools: Vec::new(),
         grammar: grammar.clone(),
         max_tokens: common.max_tokens,
         echo,
@@ -108,7 +112,7 @@ fn completion_requests(
 async fn answer(
     state: &PublicState,
     requests: Vec<GenerateRequest>,
-    endpoint: Endpoint,
+    (endpoint, reading): (Endpoint, Reading),
     shape: Shape,
 ) -> Result<Response, ApiError> {
     state.admit()?;
@@ -119,9 +123,9 @@ async fn answer(
     let mut answers = Vec::new();
     for request in requests {
         let submitted = state.pipeline.submit(request).await;
-        answers.push(submitted.map_err(|error| overflow_of(error.into(), endpoint))?);
+        answers.push(submitted.map_err(|error| named(error.into(), endpoint, &reading))?);
     }
-    let envelope = Envelope { endpoint, id: id.clone(), created, fingerprint, shape, n };
+    let envelope = Envelope { endpoint, id: id.clone(), created, fingerprint, shape, n, reading };
     let mut response = match shape.stream {
         true => stream::events(answers, envelope),
         false => answer::collect(answers, envelope).await?,
@@ -130,13 +134,13 @@ async fn answer(
     Ok(response)
 }
 
-/// The prompt's field has another name in completions.
-fn overflow_of(mut error: ApiError, endpoint: Endpoint) -> ApiError {
+/// The prompt's field has another name in completions, and what must call is bound by its tools.
+fn named(mut error: ApiError, endpoint: Endpoint, reading: &Reading) -> ApiError {
     let overflow = error.code.as_deref() == Some("context_length_exceeded");
     if overflow && endpoint == Endpoint::Completion {
         error.param = Some("prompt".to_owned());
     }
-    error
+    calls::named(error, reading)
 }
 
 fn new_id(prefix: &str) -> RequestId {

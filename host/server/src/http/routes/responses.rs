@@ -11,6 +11,7 @@ use serde_json::Map;
 
 use crate::http::auth::Tenant;
 use crate::http::body::JsonBody;
+use crate::http::calls::{self, CallReader};
 use crate::http::error::ApiError;
 use crate::http::request_id;
 use crate::http::responses::ResponseWriter;
@@ -25,9 +26,11 @@ pub(crate) async fn responses(
 ) -> Result<Response, ApiError> {
     body.check()?;
     state.admit()?;
+    let mut tools = body.tools(state.tool_calls)?;
     let id = RequestId::new("resp", rand::random());
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let blank = body.blank(id.as_str(), created);
+    let mut blank = body.blank(id.as_str(), created);
+    let grammar = tools.bounded(body.grammar()?)?;
     let streaming = body.stream.unwrap_or(false);
     let request = GenerateRequest {
         id: id.clone(),
@@ -37,7 +40,8 @@ pub(crate) async fn responses(
         sampling: body.sampling()?,
         serving: body.serving(),
         template_variables: Map::new(),
-        grammar: body.grammar()?,
+        tools: tools.offered,
+        grammar,
         max_tokens: body.max_output_tokens,
         seed: body.seed.map(i64::cast_unsigned),
         n: 1,
@@ -46,8 +50,11 @@ pub(crate) async fn responses(
         every_token: false,
         attribution: body.mortise.unwrap_or_default().attribution.unwrap_or(false),
     };
-    let answer = state.pipeline.submit(request).await.map_err(|error| named(error.into()))?;
-    let writer = ResponseWriter::new(id.clone(), blank, &answer.model, body.mortise.is_some());
+    let answer = state.pipeline.submit(request).await;
+    let answer = answer.map_err(|error| calls::named(named(error.into()), &tools.reading))?;
+    blank["model"] = answer.model.as_str().into();
+    let reader = CallReader::new(&tools.reading, &id, 0, answer.prompt.is_empty());
+    let writer = ResponseWriter::new(id.clone(), blank, reader, body.mortise.is_some());
     let mut response = match streaming {
         true => writer.events(answer),
         false => Json(writer.whole(answer).await.map_err(named)?).into_response(),

@@ -14,6 +14,7 @@ use crate::http::body::JsonBody;
 use crate::http::error::ApiError;
 use crate::http::state::PublicState;
 use crate::http::wire::chat::WireMessage;
+use crate::http::wire::tools::{ChatTool, ToolUse};
 
 /// Text or a conversation to encode.
 #[derive(Debug, Deserialize)]
@@ -28,6 +29,7 @@ pub(crate) struct TokenizeBody {
     add_generation_prompt: Option<bool>,
     return_token_strs: Option<bool>,
     chat_template_kwargs: Option<Map<String, Value>>,
+    tools: Option<Vec<ChatTool>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,7 +52,10 @@ pub(crate) async fn tokenize(
             let messages = messages.into_iter().enumerate();
             let messages: Result<Vec<_>, ApiError> =
                 messages.map(|(index, message)| message.into_message(index)).collect();
-            let variables = body.chat_template_kwargs.unwrap_or_default();
+            let mut variables = body.chat_template_kwargs.unwrap_or_default();
+            if let Some(tools) = body.tools.filter(|tools| !tools.is_empty()) {
+                variables.insert("tools".to_owned(), ToolUse::offered(tools)?.into());
+            }
             let generation = body.add_generation_prompt.unwrap_or(true);
             let text = state.pipeline.render_chat(&messages?, generation, variables)?;
             (text, body.add_special_tokens.unwrap_or(false), "messages")

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use pipeline::{Alternative, Attribution, AttributionStatus, Credit, MatchedSpan, PipelineError};
 use pipeline::{Summary, TokenPiece};
-use request::FinishReason;
 
 use super::*;
+use crate::http::calls::Reading;
 use crate::http::wire::sampling::Shape;
 
 fn id(digit: u8) -> RequestId {
@@ -21,15 +21,17 @@ fn writer(endpoint: Endpoint, shape: Shape, prompts: u8, n: u32) -> Writer {
         fingerprint: "fp_0123456789ab".to_owned(),
         shape,
         n,
+        reading: Reading::Text,
     };
     let prompt = |digit| Prompt {
         id: id(digit),
         model: "wallet-risk".to_owned(),
         tokens: vec![1, 5, 6].into(),
-        choices: vec![ChoiceState::default(); n as usize],
+        choices: (0..n).map(|choice| ChoiceState::new(&envelope, choice, false)).collect(),
         done: None,
     };
-    Writer { envelope, prompts: (0..prompts).map(prompt).collect(), queue: VecDeque::new() }
+    let prompts = (0..prompts).map(prompt).collect();
+    Writer { envelope, prompts, queue: VecDeque::new() }
 }
 
 fn delta(choice: u32, text: &str) -> AnswerEvent {
@@ -109,6 +111,33 @@ fn a_chat_of_two_choices_with_everything() {
         (0, done(true)),
     ];
     check("chat-all.jsonl", writer(Endpoint::Chat, shape(true, true, true), 1, 2), events);
+}
+
+#[test]
+fn calls_in_a_chat() {
+    let read = |name: &str, reading: Reading, texts: &[&str]| {
+        let mut writer = writer(Endpoint::Chat, shape(false, false, false), 1, 1);
+        writer.envelope.reading = reading;
+        writer.prompts[0].choices = vec![ChoiceState::new(&writer.envelope, 0, false)];
+        let said = texts.iter().map(|text| AnswerEvent::Delta {
+            choice: 0,
+            text: (*text).to_owned(),
+            tokens: Vec::new(),
+            ids: vec![7],
+        });
+        let ends = [finished(0, FinishReason::Stop), done(false)];
+        check(name, writer, said.chain(ends).map(|event| (0, event)).collect());
+    };
+    let format = tokenization::ToolCallFormat::Hermes;
+    let texts = [
+        "I ",
+        "look.\n<tool",
+        "_call>\n{\"name\": \"f\", ",
+        "\"arguments\": {\"a\": 1}}\n</tool_call>",
+    ];
+    read("chat-calls.jsonl", Reading::Calls { format, parallel: true }, &texts);
+    let named = Reading::Arguments { name: "f".to_owned() };
+    read("chat-named-call.jsonl", named, &["{\"a\"", ": 1}"]);
 }
 
 #[test]

@@ -5,9 +5,12 @@ use request::{Message, Role};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
+use tokenization::ToolCallFormat;
 
 use crate::http::error::ApiError;
+use crate::http::wire::content::Content;
 use crate::http::wire::sampling::{is_asked, refuse_if, request_body};
+use crate::http::wire::tools::{ChatTool, ToolUse, WireCall};
 
 request_body!(
     /// A chat request as written.
@@ -16,12 +19,11 @@ request_body!(
         max_completion_tokens: Option<u32>,
         logprobs: Option<bool>,
         top_logprobs: Option<u32>,
-        tools: Option<Vec<IgnoredAny>>,
+        tools: Option<Vec<ChatTool>>,
         tool_choice: Option<Value>,
         functions: Option<Vec<IgnoredAny>>,
         function_call: Option<Value>,
-        #[serde(default, rename = "parallel_tool_calls")]
-        _parallel_tool_calls: IgnoredAny,
+        parallel_tool_calls: Option<bool>,
         modalities: Option<Vec<String>>,
         audio: Option<Value>,
         prediction: Option<Value>,
@@ -37,36 +39,13 @@ request_body!(
 #[serde(deny_unknown_fields)]
 pub(crate) struct WireMessage {
     role: String,
-    #[serde(default)]
     content: Option<Content>,
-    #[serde(default)]
     name: Option<String>,
-    #[serde(default)]
-    tool_calls: Option<Vec<IgnoredAny>>,
-    #[serde(default)]
+    tool_calls: Option<Vec<WireCall>>,
     function_call: Option<Value>,
-    #[serde(default)]
     audio: Option<Value>,
-    #[serde(default)]
     refusal: Option<String>,
-    #[serde(default, rename = "tool_call_id")]
-    _tool_call_id: IgnoredAny,
-}
-
-/// Text, or parts of it.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a string or an array of content parts")]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Debug, Deserialize)]
-struct Part {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    text: Option<String>,
+    tool_call_id: Option<String>,
 }
 
 impl ChatBody {
@@ -79,9 +58,7 @@ impl ChatBody {
         let called = |choice: Option<&Value>| {
             choice.is_some_and(|choice| !matches!(choice.as_str(), Some("none" | "auto")))
         };
-        refuse_if(is_asked(self.tools.as_ref()), "tools")?;
         refuse_if(is_asked(self.functions.as_ref()), "functions")?;
-        refuse_if(called(self.tool_choice.as_ref()), "tool_choice")?;
         refuse_if(called(self.function_call.as_ref()), "function_call")?;
         let modalities = self.modalities.as_deref().unwrap_or_default();
         refuse_if(modalities.iter().any(|modality| modality != "text"), "modalities")?;
@@ -91,6 +68,16 @@ impl ChatBody {
         refuse_if(is_set(self.web_search_options.as_ref()), "web_search_options")?;
         refuse_if(is_set(self.verbosity.as_ref()), "verbosity")?;
         Ok(())
+    }
+
+    /// The tools, and what they mean for the answer.
+    ///
+    /// # Errors
+    /// 400 naming the field.
+    pub(crate) fn tools(&mut self, format: Option<ToolCallFormat>) -> Result<ToolUse, ApiError> {
+        let tools = self.tools.take().unwrap_or_default();
+        let parallel = self.parallel_tool_calls.unwrap_or(true);
+        ToolUse::new(tools, self.tool_choice.as_ref(), parallel, format)
     }
 
     /// Alternatives per token, where log probabilities are wanted.
@@ -143,42 +130,28 @@ impl ChatBody {
 impl WireMessage {
     pub(crate) fn into_message(self, index: usize) -> Result<Message, ApiError> {
         let at = |field: &str| format!("messages[{index}].{field}");
-        refuse_if(is_asked(self.tool_calls.as_ref()), &at("tool_calls"))?;
         refuse_if(self.function_call.is_some(), &at("function_call"))?;
         refuse_if(self.audio.is_some(), &at("audio"))?;
         refuse_if(self.refusal.is_some(), &at("refusal"))?;
         if self.role.is_empty() {
             return Err(ApiError::invalid_param(at("role"), "role must not be empty"));
         }
+        let calls = self.tool_calls.unwrap_or_default().into_iter().enumerate();
+        let call =
+            |(call, wire): (usize, WireCall)| wire.into_call(&at(&format!("tool_calls[{call}]")));
+        let tool_calls = calls.map(call).collect::<Result<Vec<_>, _>>()?;
         let content = match self.content {
-            Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) => join(parts, &at("content"))?,
+            Some(content) => content.into_text(&at("content"))?,
+            // Who calls need not speak.
+            None if !tool_calls.is_empty() => String::new(),
             None => {
                 let message = format!("{} must be text, got null", at("content"));
                 return Err(ApiError::invalid_param(at("content"), message));
             }
         };
-        Ok(Message { role: Role::from(self.role.as_str()), content, name: self.name })
+        let (role, tool_call_id) = (Role::from(self.role.as_str()), self.tool_call_id);
+        Ok(Message { role, content, name: self.name, tool_calls, tool_call_id })
     }
-}
-
-fn join(parts: Vec<Part>, at: &str) -> Result<String, ApiError> {
-    let mut text = String::new();
-    for (index, part) in parts.into_iter().enumerate() {
-        match (part.kind.as_str(), part.text) {
-            ("text", Some(piece)) => text.push_str(&piece),
-            ("text", None) => {
-                let param = format!("{at}[{index}].text");
-                return Err(ApiError::invalid_param(&param, format!("{param} is missing")));
-            }
-            (kind, _) => {
-                let message = format!("{at}[{index}] is of type `{kind}`; this model reads text");
-                let error = ApiError::invalid_param(format!("{at}[{index}].type"), message);
-                return Err(error.with_code("unsupported_parameter"));
-            }
-        }
-    }
-    Ok(text)
 }
 
 #[cfg(test)]
@@ -202,8 +175,8 @@ mod tests {
         check("", None);
         check(", \"tools\": []", None);
         check(", \"tools\": null, \"tool_choice\": \"auto\", \"parallel_tool_calls\": true", None);
-        check(", \"tools\": [{\"type\": \"function\"}]", Some("tools"));
-        check(", \"tool_choice\": \"required\"", Some("tool_choice"));
+        check(", \"functions\": [{}]", Some("functions"));
+        check(", \"function_call\": {\"name\": \"f\"}", Some("function_call"));
         check(", \"response_format\": {\"type\": \"text\"}", None);
         check(", \"modalities\": [\"text\"]", None);
         check(", \"modalities\": [\"audio\"]", Some("modalities"));
@@ -211,22 +184,46 @@ mod tests {
         check(", \"max_token\": 5", Some("max_token"));
     }
 
+    fn messages(messages: &str) -> Result<Vec<Message>, ApiError> {
+        let text = format!("{{\"model\": \"m\", \"messages\": [{messages}]}}");
+        parse::<ChatBody>(text.as_bytes()).and_then(|mut body| body.messages())
+    }
+
     #[test]
-    fn parts_of_text_are_joined_and_others_refused() {
-        let messages = |content: &str| {
-            let text = format!(
-                "{{\"model\": \"m\", \"messages\": [{{\"role\": \"user\", \"content\": {content}}}]}}"
-            );
-            parse::<ChatBody>(text.as_bytes()).and_then(|mut body| body.messages())
+    fn a_bad_message_is_named() {
+        let check = |rest: &str, expect: &str| {
+            let error = messages(&format!("{{\"role\": \"assistant\", {rest}}}")).expect_err(rest);
+            let param = error.param.unwrap_or_default();
+            assert!(param.starts_with("messages[0]") && param.ends_with(expect), "{param}: {rest}");
         };
-        let text = "[{\"type\": \"text\", \"text\": \"a\"}, {\"type\": \"text\", \"text\": \"b\"}]";
-        assert_eq!(messages(text).expect("text")[0].content, "ab");
-        let image = "[{\"type\": \"image_url\", \"image_url\": {\"url\": \"x\"}}]";
-        let refused = messages(image).expect_err("an image");
-        assert_eq!(refused.param.as_deref(), Some("messages[0].content[0].type"));
-        let refused = messages("null").expect_err("null");
-        assert_eq!(refused.param.as_deref(), Some("messages[0].content"));
-        assert!(messages("5").is_err());
+        check("\"content\": [{\"type\": \"image_url\"}]", ".content[0].type");
+        check("\"content\": null", ".content");
+        check("\"content\": null, \"tool_calls\": []", ".content");
+        check("\"content\": 5", ".content");
+        check("\"content\": \"\", \"refusal\": \"no\"", ".refusal");
+        let call =
+            |call: &str| format!("\"tool_calls\": [{{\"function\": {{\"name\": \"f\", {call}}}}}]");
+        check(&call("\"arguments\": \"{\""), ".tool_calls[0].function.arguments");
+        check(&call("\"arguments\": \"[1]\""), ".tool_calls[0].function.arguments");
+        check(&call("\"arguments\": {}"), ".function.arguments");
+        let other = "\"tool_calls\": [{\"type\": \"custom\", \"function\": {\"name\": \"f\"}}]";
+        check(other, ".tool_calls[0].type");
+    }
+
+    #[test]
+    fn calls_and_their_results_are_messages() {
+        let read = messages(
+            "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"c1\", \"type\": \
+             \"function\", \"function\": {\"name\": \"f\", \"arguments\": \"{\\\"a\\\": [1]}\"}}, \
+             {\"function\": {\"name\": \"g\", \"arguments\": \"\"}}]}, \
+             {\"role\": \"tool\", \"tool_call_id\": \"c1\", \"content\": \"4\"}",
+        );
+        let read = read.expect("a call and its result");
+        assert_eq!((read[0].content.as_str(), read[0].tool_calls.len()), ("", 2));
+        assert_eq!(read[0].tool_calls[0].arguments["a"], serde_json::json!([1]));
+        assert_eq!(read[0].tool_calls[0].id, "c1");
+        assert!(read[0].tool_calls[1].arguments.is_empty());
+        assert_eq!(read[1].tool_call_id.as_deref(), Some("c1"));
     }
 
     #[test]

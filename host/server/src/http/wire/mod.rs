@@ -3,6 +3,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod content;
 pub(crate) mod embeddings;
 pub(crate) mod logprobs;
 pub(crate) mod mortise;
@@ -10,4 +11,5 @@ pub(crate) mod object;
 pub(crate) mod responses;
 pub(crate) mod sampling;
 pub(crate) mod structured;
+pub(crate) mod tools;
 pub(crate) mod usage;

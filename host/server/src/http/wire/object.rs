@@ -1,8 +1,9 @@
 //! The objects that answers and their chunks are written as.
 
-use request::{FinishReason, TokenId};
+use request::TokenId;
 use serde::Serialize;
 
+use crate::http::calls::{CallPart, Spoken};
 use crate::http::wire::logprobs::{ChatLogprobs, CompletionLogprobs};
 use crate::http::wire::mortise::MortiseWire;
 use crate::http::wire::usage::WireUsage;
@@ -75,13 +76,53 @@ pub(crate) struct ChatChoice {
 #[derive(Debug, Serialize)]
 pub(crate) struct AssistantMessage {
     role: &'static str,
-    content: String,
+    /// Null where there is nothing but calls.
+    content: Option<String>,
     refusal: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<CallWire>,
 }
 
 impl AssistantMessage {
-    pub(crate) fn new(content: String) -> Self {
-        Self { role: "assistant", content, refusal: None }
+    pub(crate) fn new(spoken: Spoken) -> Self {
+        let silent = spoken.content.is_empty() && !spoken.calls.is_empty();
+        let content = (!silent).then_some(spoken.content);
+        let tool_calls = spoken.calls.into_iter().map(CallWire::whole).collect();
+        Self { role: "assistant", content, refusal: None, tool_calls }
+    }
+}
+
+/// A call of a tool, or in a chunk more of one.
+#[derive(Debug, Serialize)]
+pub(crate) struct CallWire {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: FunctionWire,
+}
+
+#[derive(Debug, Serialize)]
+struct FunctionWire {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    arguments: String,
+}
+
+impl CallWire {
+    /// As a chunk has it.
+    pub(crate) fn part(part: CallPart) -> Self {
+        let kind = part.begun.is_some().then_some("function");
+        let (id, name) = part.begun.unzip();
+        let function = FunctionWire { name, arguments: part.arguments };
+        Self { index: Some(part.index), id, kind, function }
+    }
+
+    /// As a whole answer has it.
+    fn whole(part: CallPart) -> Self {
+        Self { index: None, ..Self::part(part) }
     }
 }
 
@@ -102,6 +143,8 @@ pub(crate) struct Delta {
     pub(crate) role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<CallWire>,
 }
 
 /// A choice of a completion, whole or in a chunk.
@@ -115,9 +158,4 @@ pub(crate) struct CompletionChoice {
     pub(crate) prompt_token_ids: Option<Vec<TokenId>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_ids: Option<Vec<TokenId>>,
-}
-
-/// The reason on the wire. A cancelled answer has nobody to read it.
-pub(crate) fn finish_reason(reason: FinishReason) -> &'static str {
-    reason.as_str()
 }

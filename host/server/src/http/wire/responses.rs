@@ -1,14 +1,16 @@
 //! `/v1/responses`, of which nothing is stored: the request as written, and the response object.
 
-use request::{FinishReason, Message, Role, SamplingParams, ServingOptions, Usage};
+use request::{FinishReason, Message, Role, SamplingParams, ServingOptions, ToolCall, Usage};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
-use tokenization::Grammar;
+use tokenization::{Grammar, ToolCallFormat};
 
 use crate::http::error::ApiError;
-use crate::http::wire::sampling::{MortiseOptions, is_asked, refuse_if, top_k};
+use crate::http::wire::content::Content;
+use crate::http::wire::sampling::{MortiseOptions, refuse_if, top_k};
 use crate::http::wire::structured::TextFormat;
+use crate::http::wire::tools::{FlatTool, ToolUse, arguments_of};
 
 /// A request as written.
 #[derive(Debug, Deserialize)]
@@ -23,7 +25,7 @@ pub(crate) struct ResponsesBody {
     pub(crate) stream: Option<bool>,
     metadata: Option<Map<String, Value>>,
     text: Option<TextOptions>,
-    tools: Option<Vec<IgnoredAny>>,
+    tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
     parallel_tool_calls: Option<bool>,
     truncation: Option<String>,
@@ -70,27 +72,17 @@ enum Input {
     Items(Vec<Item>),
 }
 
-/// One item as written. Only messages are read; the rest of others does not matter.
+/// One item as written: a message, a call or its result. What else it says does not matter.
 #[derive(Debug, Deserialize)]
 struct Item {
     #[serde(rename = "type")]
     kind: Option<String>,
     role: Option<String>,
     content: Option<Content>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a string or an array of content parts")]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Debug, Deserialize)]
-struct Part {
-    #[serde(rename = "type")]
-    kind: String,
-    text: Option<String>,
+    call_id: Option<String>,
+    name: Option<String>,
+    arguments: Option<String>,
+    output: Option<Content>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -115,10 +107,6 @@ impl ResponsesBody {
         refuse_if(is_set(self.conversation.as_ref()), "conversation")?;
         refuse_if(is_set(self.prompt.as_ref()), "prompt")?;
         refuse_if(self.background == Some(true), "background")?;
-        refuse_if(is_asked(self.tools.as_ref()), "tools")?;
-        let choice = self.tool_choice.as_ref().filter(|choice| !choice.is_null());
-        let harmless = |choice: &Value| matches!(choice.as_str(), Some("none" | "auto"));
-        refuse_if(choice.is_some_and(|choice| !harmless(choice)), "tool_choice")?;
         let truncation = self.truncation.as_deref().unwrap_or("disabled");
         refuse_if(truncation != "disabled", "truncation")?;
         let reasoning = self.reasoning.iter().flat_map(Map::values);
@@ -153,11 +141,28 @@ impl ResponsesBody {
             }
             Input::Items(items) => {
                 for (index, item) in items.into_iter().enumerate() {
-                    messages.push(item.into_message(&format!("input[{index}]"))?);
+                    item.add_to(&mut messages, &format!("input[{index}]"))?;
                 }
             }
         }
         Ok(messages)
+    }
+
+    /// The tools, and what they mean for the answer.
+    ///
+    /// # Errors
+    /// 400 naming the field.
+    pub(crate) fn tools(&self, format: Option<ToolCallFormat>) -> Result<ToolUse, ApiError> {
+        let mut tools: Vec<FlatTool> = Vec::new();
+        for (index, tool) in self.tools.iter().flatten().enumerate() {
+            let at = format!("tools[{index}]");
+            let tool = serde_json::from_value(tool.clone());
+            tools.push(
+                tool.map_err(|error| ApiError::invalid_param(&at, format!("{at}: {error}")))?,
+            );
+        }
+        let parallel = self.parallel_tool_calls.unwrap_or(true);
+        ToolUse::new(tools, self.tool_choice.as_ref(), parallel, format)
     }
 
     /// The sampling parameters; bounds are the pipeline's to check.
@@ -216,8 +221,8 @@ impl ResponsesBody {
                 || json!({ "type": "text" }),
                 TextFormat::echo,
             ) },
-            "tool_choice": "auto",
-            "tools": [],
+            "tool_choice": self.tool_choice.clone().unwrap_or_else(|| "auto".into()),
+            "tools": self.tools.clone().unwrap_or_default(),
             "top_p": self.top_p.unwrap_or(default.top_p),
             "truncation": "disabled",
             "usage": null,
@@ -228,46 +233,69 @@ impl ResponsesBody {
 }
 
 impl Item {
-    fn into_message(self, at: &str) -> Result<Message, ApiError> {
-        let kind = self.kind.as_deref().unwrap_or("message");
-        if kind != "message" {
-            let message = format!("{at} is of type `{kind}`; only messages are read");
-            let error = ApiError::invalid_param(format!("{at}.type"), message);
-            return Err(error.with_code("unsupported_parameter"));
-        }
+    /// Adds the item to the conversation. Calls are part of the turn that they end.
+    fn add_to(self, messages: &mut Vec<Message>, at: &str) -> Result<(), ApiError> {
         let missing = |field: &str| {
             let param = format!("{at}.{field}");
             ApiError::invalid_param(&param, format!("{param} is missing"))
         };
-        let role = self.role.filter(|role| !role.is_empty()).ok_or_else(|| missing("role"))?;
-        let text = match self.content.ok_or_else(|| missing("content"))? {
-            Content::Text(text) => text,
-            Content::Parts(parts) => join(parts, at)?,
-        };
-        Ok(Message::new(Role::from(role.as_str()), text))
-    }
-}
-
-fn join(parts: Vec<Part>, at: &str) -> Result<String, ApiError> {
-    let mut text = String::new();
-    for (index, part) in parts.into_iter().enumerate() {
-        match (part.kind.as_str(), part.text) {
-            ("input_text" | "output_text" | "text", Some(piece)) => text.push_str(&piece),
-            (kind, _) => {
-                let at = format!("{at}.content[{index}]");
-                let message = format!("{at} is of type `{kind}`; this model reads text");
+        match self.kind.as_deref().unwrap_or("message") {
+            "message" => {
+                let role = self.role.filter(|role| !role.is_empty());
+                let role = role.ok_or_else(|| missing("role"))?;
+                let content = self.content.ok_or_else(|| missing("content"))?;
+                let text = content.into_text(&format!("{at}.content"))?;
+                messages.push(Message::new(Role::from(role.as_str()), text));
+            }
+            "function_call" => {
+                let (id, name) = (self.call_id, self.name.ok_or_else(|| missing("name"))?);
+                let id = id.ok_or_else(|| missing("call_id"))?;
+                let at = format!("{at}.arguments");
+                let arguments = arguments_of(self.arguments.as_deref(), &at)?;
+                if messages.last().is_none_or(|last| last.role != Role::Assistant) {
+                    messages.push(Message::new(Role::Assistant, ""));
+                }
+                let turn = messages.last_mut().expect("there is one now");
+                turn.tool_calls.push(ToolCall { id, name, arguments });
+            }
+            "function_call_output" => {
+                let output = self.output.ok_or_else(|| missing("output"))?;
+                let text = output.into_text(&format!("{at}.output"))?;
+                let id = self.call_id.ok_or_else(|| missing("call_id"))?;
+                let of = |message: &Message| {
+                    message
+                        .tool_calls
+                        .iter()
+                        .find(|call| call.id == id)
+                        .map(|call| call.name.clone())
+                };
+                let name = messages.iter().rev().find_map(of);
+                let result = Message::new(Role::Tool, text);
+                messages.push(Message { name, tool_call_id: Some(id), ..result });
+            }
+            kind => {
+                let message = format!("{at} is of type `{kind}`; messages and calls are read");
                 let error = ApiError::invalid_param(format!("{at}.type"), message);
                 return Err(error.with_code("unsupported_parameter"));
             }
         }
+        Ok(())
     }
-    Ok(text)
 }
 
 /// The one message of a response.
 pub(crate) fn message(id: &str, status: &str, text: Option<&str>) -> Value {
     let content: Vec<Value> = text.map(part).into_iter().collect();
     json!({ "id": id, "type": "message", "status": status, "role": "assistant", "content": content })
+}
+
+/// A call of a function.
+pub(crate) fn function_call((id, status): (&str, &str), call: (&str, &str, &str)) -> Value {
+    let (call_id, name, arguments) = call;
+    json!({
+        "id": id, "type": "function_call", "status": status, "call_id": call_id, "name": name,
+        "arguments": arguments,
+    })
 }
 
 /// A part of text.
@@ -320,8 +348,6 @@ mod tests {
         check(", \"previous_response_id\": \"resp_1\"", Some("previous_response_id"));
         check(", \"conversation\": \"conv_1\"", Some("conversation"));
         check(", \"background\": true", Some("background"));
-        check(", \"tools\": [{\"type\": \"web_search\"}]", Some("tools"));
-        check(", \"tool_choice\": \"required\"", Some("tool_choice"));
         check(", \"truncation\": \"auto\"", Some("truncation"));
         check(", \"reasoning\": {\"effort\": \"low\"}", Some("reasoning"));
         check(", \"include\": [\"file_search_call.results\"]", Some("include"));
@@ -353,7 +379,15 @@ mod tests {
         for (input, param) in [
             ("[]", "input"),
             ("4", "input"),
-            ("[{\"type\": \"function_call\", \"name\": \"f\"}]", "input[0].type"),
+            ("[{\"type\": \"reasoning\"}]", "input[0].type"),
+            ("[{\"type\": \"function_call\", \"call_id\": \"c\"}]", "input[0].name"),
+            ("[{\"type\": \"function_call\", \"name\": \"f\"}]", "input[0].call_id"),
+            (
+                "[{\"type\": \"function_call\", \"call_id\": \"c\", \"name\": \"f\", \"arguments\": \"4\"}]",
+                "input[0].arguments",
+            ),
+            ("[{\"type\": \"function_call_output\", \"call_id\": \"c\"}]", "input[0].output"),
+            ("[{\"type\": \"function_call_output\", \"output\": \"x\"}]", "input[0].call_id"),
             ("[{\"content\": \"a\"}]", "input[0].role"),
             ("[{\"role\": \"user\"}]", "input[0].content"),
             (
@@ -363,6 +397,51 @@ mod tests {
         ] {
             let error = messages(input).expect_err(input);
             assert_eq!(error.param.as_deref(), Some(param), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn calls_end_the_turn_they_stand_behind() {
+        let input = json!([
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": "I look."},
+            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{\"a\": 1}", "id": "fc_1"},
+            {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}", "status": "completed"},
+            {"type": "function_call_output", "call_id": "c1", "output": "one"},
+            {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "two"}]},
+        ]);
+        let text = json!({"model": "m", "input": input}).to_string();
+        let messages = parse::<ResponsesBody>(text.as_bytes()).and_then(|mut body| body.messages());
+        let messages = messages.expect("a conversation");
+        let roles: Vec<&str> = messages.iter().map(|message| message.role.as_str()).collect();
+        assert_eq!(roles, ["user", "assistant", "tool", "tool"]);
+        let names: Vec<&str> =
+            messages[1].tool_calls.iter().map(|call| call.name.as_str()).collect();
+        assert_eq!((messages[1].content.as_str(), names), ("I look.", vec!["f", "g"]));
+        let result = &messages[3];
+        assert_eq!((result.content.as_str(), result.name.as_deref()), ("two", Some("g")));
+        assert_eq!(result.tool_call_id.as_deref(), Some("c2"));
+    }
+
+    #[test]
+    fn tools_are_flat() {
+        let tools = |tool: &str| {
+            let body = body(&format!(", \"tools\": [{tool}], \"tool_choice\": \"required\""))
+                .expect("a body");
+            body.tools(None)
+        };
+        let used = tools(
+            "{\"type\": \"function\", \"name\": \"f\", \"strict\": true, \"parameters\": {}}",
+        );
+        let used = used.expect("a function");
+        assert_eq!(used.offered[0]["function"]["name"], "f");
+        assert!(used.grammar.is_some());
+        for (tool, param) in [
+            ("{\"type\": \"web_search\"}", "tools[0].type"),
+            ("{\"type\": \"function\"}", "tools[0].name"),
+            ("{\"type\": \"function\", \"name\": 4}", "tools[0]"),
+        ] {
+            assert_eq!(tools(tool).expect_err(tool).param.as_deref(), Some(param));
         }
     }
 }
