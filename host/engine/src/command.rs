@@ -1,13 +1,13 @@
 //! What the door sends to the thread.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::Ticket;
 use crate::constraint::Constraint;
+use crate::course::Course;
 use crate::stream::{EngineEvent, EngineRequest};
 
 /// What the door asks for.
@@ -34,8 +34,8 @@ pub(crate) struct Job {
     pub(crate) request: EngineRequest,
     pub(crate) task: Task,
     pub(crate) sender: mpsc::Sender<EngineEvent>,
-    /// Told as soon as it is known.
-    pub(crate) cached_tokens: Arc<AtomicU32>,
+    /// What is told as soon as it is known.
+    pub(crate) course: Arc<Course>,
     pub(crate) arrived: Instant,
     /// Its place in the queue.
     pub(crate) ticket: Ticket,

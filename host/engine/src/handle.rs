@@ -1,6 +1,6 @@
 //! The async door: requests in, events out, and nothing that could make the engine wait.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,7 @@ use crate::admission::{Admission, QueueLimits};
 use crate::command::{Command, Job, Task};
 use crate::config::EngineConfig;
 use crate::constraint::Constraint;
+use crate::course::Course;
 use crate::error::{EngineError, SubmitError};
 use crate::metrics::EngineMetrics;
 use crate::shared::{EngineStats, Shared};
@@ -43,6 +44,7 @@ pub struct EngineHandle {
 struct Limits {
     vocab_size: usize,
     tokens_max: usize,
+    sequences_max: usize,
 }
 
 impl Engine {
@@ -89,6 +91,7 @@ impl Engine {
         let limits = Limits {
             vocab_size: model.config().vocab_size,
             tokens_max: context_tokens_max.min(kv_tokens),
+            sequences_max: config.sequences_max,
         };
         let (commands, receiver) = channel();
         let (ending, ended) = watch::channel(false);
@@ -124,6 +127,12 @@ impl Drop for Ending {
 }
 
 impl EngineHandle {
+    /// Sequences, and so adapters, that one step may have.
+    #[must_use]
+    pub fn sequences_max(&self) -> usize {
+        self.limits.sequences_max
+    }
+
     /// Queues a sequence. Returns at once.
     ///
     /// # Errors
@@ -163,13 +172,13 @@ impl EngineHandle {
         // Room for every event there can be: the engine never waits for a reader.
         let capacity = request.sampling.max_tokens as usize + EVENTS_BESIDES_TOKENS;
         let (sender, events) = mpsc::channel(capacity);
-        let cached_tokens = Arc::new(AtomicU32::new(0));
-        let told = Arc::clone(&cached_tokens);
+        let course = Arc::new(Course::default());
+        let told = Arc::clone(&course);
         let arrived = std::time::Instant::now();
-        let job = Job { request, task, sender, cached_tokens: told, arrived, ticket };
+        let job = Job { request, task, sender, course: told, arrived, ticket };
         let job = Box::new(job);
         match self.commands.send(Command::Submit(job)) {
-            Ok(()) => Ok(OutputStream { events, cached_tokens }),
+            Ok(()) => Ok(OutputStream { events, course }),
             Err(_) => Err(SubmitError::Stopped),
         }
     }

@@ -4,7 +4,8 @@
 //! the queue), [`config`], [`error`], [`metrics`], `worker` (the thread's loop), `step` (one step),
 //! `pace` (how long steps take and may take), `ngram` and `speculation` (guesses, and whether they
 //! pay), `logits` and `sampler` (logits to token), `pooling` (hidden states to their mean),
-//! [`constraint`] (masks from outside), `sequence` (what a running request keeps).
+//! [`constraint`] (masks from outside), `sequence` (what a running request keeps), `course` (what of it is
+//! told while it runs).
 //!
 //! No foreign code runs here and the engine does not know that plugins exist. It has no text: stop
 //! strings are the pipeline's, stop tokens are the engine's. KV memory is allocated at the start.
@@ -15,6 +16,7 @@ mod admission;
 mod command;
 pub mod config;
 pub mod constraint;
+mod course;
 pub mod error;
 pub mod handle;
 pub mod metrics;
@@ -31,8 +33,9 @@ mod worker;
 
 pub use config::{EngineConfig, SpeculativeConfig, SpeculativeMethod};
 pub use constraint::{Constraint, ConstraintDriver, Mask, constraint};
+pub use course::Timing;
 pub use error::{EngineError, SubmitError};
 pub use handle::{Engine, EngineHandle};
 pub use metrics::EngineMetrics;
 pub use shared::EngineStats;
-pub use stream::{EngineEvent, EngineRequest, OutputStream};
+pub use stream::{EngineEvent, EngineRequest, OutputStream, Progress};

@@ -13,6 +13,8 @@ use prometheus_client::registry::Registry;
 use request::FinishReason;
 use scheduler::SchedulerStats;
 
+use crate::course::Timing;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FinishLabels {
     finished_reason: &'static str,
@@ -49,6 +51,10 @@ pub struct EngineMetrics {
     first_token_seconds: Histogram,
     inter_token_seconds: Histogram,
     queue_seconds: Histogram,
+    prefill_seconds: Histogram,
+    decode_seconds: Histogram,
+    inference_seconds: Histogram,
+    request_seconds: Histogram,
     step_seconds: Histogram,
     forward_seconds: Histogram,
     step_tokens: Histogram,
@@ -80,6 +86,10 @@ impl Default for EngineMetrics {
             first_token_seconds: seconds(),
             inter_token_seconds: seconds(),
             queue_seconds: seconds(),
+            prefill_seconds: seconds(),
+            decode_seconds: seconds(),
+            inference_seconds: seconds(),
+            request_seconds: seconds(),
             step_seconds: seconds(),
             forward_seconds: seconds(),
             step_tokens: counts(),
@@ -130,6 +140,7 @@ impl EngineMetrics {
         to.register("vllm:inter_token_latency_seconds", inter, self.inter_token_seconds.clone());
         let queue = "Arrival to first step";
         to.register("vllm:request_queue_time_seconds", queue, self.queue_seconds.clone());
+        self.register_phases(to);
         let step = "Duration of a step";
         to.register("mortise_engine_step_seconds", step, self.step_seconds.clone());
         let forward = "The model's part of a step";
@@ -140,6 +151,22 @@ impl EngineMetrics {
         to.register("mortise_engine_step_sequences", sequences, self.step_sequences.clone());
         let adapters = "Distinct adapters that shared a forward";
         to.register("mortise_engine_step_distinct_adapters", adapters, self.step_adapters.clone());
+    }
+
+    /// Of sequences that ended by themselves.
+    fn register_phases(&self, to: &mut Registry) {
+        let prefill = "First step to first token";
+        to.register("vllm:request_prefill_time_seconds", prefill, self.prefill_seconds.clone());
+        let decode = "First token to last token";
+        to.register("vllm:request_decode_time_seconds", decode, self.decode_seconds.clone());
+        let inference = "First step to last token";
+        to.register(
+            "vllm:request_inference_time_seconds",
+            inference,
+            self.inference_seconds.clone(),
+        );
+        let request = "Arrival to end";
+        to.register("vllm:e2e_request_latency_seconds", request, self.request_seconds.clone());
     }
 
     pub(crate) fn observe_queues(&self, stats: &SchedulerStats) {
@@ -194,8 +221,18 @@ impl EngineMetrics {
         (self.draft_tokens.get(), self.accepted_tokens.get())
     }
 
-    pub(crate) fn observe_end(&self, reason: FinishReason) {
+    /// `lived` is the time since the arrival.
+    pub(crate) fn observe_end(&self, reason: FinishReason, (timing, lived): (Timing, Duration)) {
         let finished_reason = reason.as_str();
         self.finished.get_or_create(&FinishLabels { finished_reason }).inc();
+        self.request_seconds.observe(lived.as_secs_f64());
+        let Some(started) = timing.started else { return };
+        let last = timing.last_token.unwrap_or(lived);
+        // What has no token is prefill from its start to its end.
+        let first = timing.first_token.unwrap_or(last);
+        let seconds = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64();
+        self.prefill_seconds.observe(seconds(started, first));
+        self.decode_seconds.observe(seconds(first, last));
+        self.inference_seconds.observe(seconds(started, last));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lora::Adapter;
@@ -13,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::admission::Ticket;
 use crate::command::{Job, Task};
 use crate::constraint::Constraint;
+use crate::course::Course;
 use crate::pooling::MeanPool;
 use crate::sampler::{self, History, SampleError};
 use crate::speculation::Speculation;
@@ -49,7 +49,7 @@ pub(crate) struct Sequence {
     prompt_logprobs_sent: bool,
     cached_tokens: Option<usize>,
     /// Where the stream reads it.
-    told: Arc<AtomicU32>,
+    pub(crate) course: Arc<Course>,
     cache_salt: String,
     sender: mpsc::Sender<EngineEvent>,
 }
@@ -68,7 +68,7 @@ pub(crate) type Chosen = (TokenId, Option<TokenLogprob>);
 
 impl Sequence {
     pub(crate) fn new(job: Job, model: &ModelConfig) -> Self {
-        let Job { request, task, sender, cached_tokens: told, arrived, ticket } = job;
+        let Job { request, task, sender, course, arrived, ticket } = job;
         let (pool, constraint) = match task {
             Task::Pool => (Some(MeanPool::default()), None),
             Task::Generate(constraint) => (None, constraint),
@@ -101,7 +101,7 @@ impl Sequence {
             ticket: Some(ticket),
             prompt_logprobs_sent: false,
             cached_tokens: None,
-            told,
+            course,
             cache_salt: request.cache_salt,
             sender,
         }
@@ -131,7 +131,7 @@ impl Sequence {
     pub(crate) fn start(&mut self, cached_tokens: usize) {
         self.ticket = None;
         self.cached_tokens = Some(cached_tokens);
-        self.told.store(count(cached_tokens), Ordering::Relaxed);
+        self.course.start(self.arrived.elapsed(), count(cached_tokens));
     }
 
     /// Whether nobody reads the stream any more.

@@ -75,6 +75,8 @@ impl Worker {
         };
         let tokens: Vec<(SeqId, TokenId)> = wanted.iter().zip(&sampled).flat_map(tokens).collect();
         self.scheduler.update(&output, &tokens);
+        // Before anybody is told of an end, which comes with the whole time.
+        self.share_out(&output, started.elapsed());
         self.tell(&wanted, sampled);
         self.learn(&output, adapters, (started.elapsed(), forward_took));
     }
@@ -247,7 +249,8 @@ impl Worker {
                 if part.samples
                     && let Some(ended) = self.remove(part.id)
                 {
-                    self.shared.metrics.observe_end(FinishReason::Length);
+                    let timing = (ended.course.timing(), now - ended.arrived);
+                    self.shared.metrics.observe_end(FinishReason::Length, timing);
                     ended.finish_pooled();
                 }
                 continue;
@@ -257,6 +260,9 @@ impl Worker {
                 let last = sequence.last_token.replace(now);
                 let gap = last.map(|last| now - last);
                 self.shared.metrics.observe_token(gap, now - sequence.arrived);
+                if sequence.sampling.max_tokens > 0 {
+                    sequence.course.token(now - sequence.arrived);
+                }
                 sequence.tell(token, sampled.ended.filter(|_| index + 1 == count));
             }
             if let Some(error) = sampled.failed {
@@ -266,8 +272,19 @@ impl Worker {
             } else if let Some(reason) = sampled.ended
                 && let Some(ended) = self.remove(part.id)
             {
-                self.shared.metrics.observe_end(reason);
+                let timing = (ended.course.timing(), now - ended.arrived);
+                self.shared.metrics.observe_end(reason, timing);
                 ended.finish(reason);
+            }
+        }
+    }
+
+    /// Adds each sequence's part of the step to its time.
+    fn share_out(&self, output: &SchedulerOutput, took: Duration) {
+        let rows = self.batch.tokens.len().max(1) as f64;
+        for part in &output.sequences {
+            if let Some(sequence) = self.sequences.get(&part.id) {
+                sequence.course.compute(took.mul_f64(part.rows as f64 / rows));
             }
         }
     }

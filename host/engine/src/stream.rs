@@ -1,12 +1,13 @@
 //! What is asked of the engine and what it answers, event by event.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use lora::Adapter;
 use request::{FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
 use tokio::sync::mpsc;
+
+use crate::course::{Course, Timing};
 
 /// A sequence to generate.
 #[derive(Debug)]
@@ -66,7 +67,31 @@ pub enum EngineEvent {
 #[derive(Debug)]
 pub struct OutputStream {
     pub(crate) events: mpsc::Receiver<EngineEvent>,
-    pub(crate) cached_tokens: Arc<AtomicU32>,
+    pub(crate) course: Arc<Course>,
+}
+
+/// How far a sequence has come, without its events.
+#[derive(Clone, Debug)]
+pub struct Progress(Arc<Course>);
+
+impl Progress {
+    /// When what happened.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.0.timing()
+    }
+
+    /// Tokens generated so far.
+    #[must_use]
+    pub fn generated_tokens(&self) -> u32 {
+        self.0.generated_tokens()
+    }
+
+    /// Prompt tokens that the prefix cache held; 0 until it has started.
+    #[must_use]
+    pub fn cached_tokens(&self) -> u32 {
+        self.0.cached_tokens()
+    }
 }
 
 impl OutputStream {
@@ -74,7 +99,19 @@ impl OutputStream {
     /// For readers who leave before the end tells.
     #[must_use]
     pub fn cached_tokens(&self) -> u32 {
-        self.cached_tokens.load(Ordering::Relaxed)
+        self.course.cached_tokens()
+    }
+
+    /// When what happened, as far as it has. All of it is known once the last event has been read.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.course.timing()
+    }
+
+    /// A look at the sequence for others than the reader of its events.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress(Arc::clone(&self.course))
     }
 
     /// The next event; `None` after the last, or if the engine's thread has ended.
