@@ -18,3 +18,4 @@ mod responses;
 mod structured;
 mod swap;
 mod tools;
+mod usage;

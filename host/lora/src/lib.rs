@@ -27,7 +27,8 @@ pub use adapter::Adapter;
 pub use error::LoraError;
 pub use metrics::RegistryMetrics;
 pub use registry::{
-    Acquire, AdapterInfo, Folder, Lease, LeasePart, Registry, RegistryConfig, Residence, Scan,
+    Acquire, AdapterInfo, Folder, Lease, LeasePart, LoadObserver, Registry, RegistryConfig,
+    Residence, Scan,
 };
 pub use shape::{ModelShape, ModuleShape};
 

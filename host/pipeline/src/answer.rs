@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ::request::{FinishReason, RequestId, TokenId, Usage};
+use engine::Timing;
 use tokio::sync::mpsc;
 
 use crate::error::PipelineError;
@@ -92,6 +93,8 @@ pub struct Attribution {
 pub struct Summary {
     /// Tokens of all choices.
     pub usage: Usage,
+    /// When its sequences ran; an agent's and a plugin's answer have none.
+    pub timing: Timing,
     /// Present where the request asked for it.
     pub attribution: Option<Attribution>,
     /// Digest of the receipt in the log, in hex.

@@ -8,6 +8,7 @@ use plugin_host::{Chain, Plugin, PluginFault, RequestInfo};
 
 use crate::corpus_store::{CorpusRef, CorpusStore};
 use crate::error::PipelineError;
+use crate::meter::Payer;
 use crate::request::GenerateRequest;
 
 /// One plugin's part in a request.
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) adapter: Option<String>,
     /// Its content.
     pub(crate) generation: Option<AdapterGeneration>,
+    /// Its alias, or those of a blend's parts.
+    pub(crate) parts: Vec<String>,
     /// Where to find what that adapter, or each of a blend, was trained on.
     pub(crate) corpora: Vec<CorpusRef>,
     /// Tokens of the prompt, once encoded.
@@ -43,6 +46,7 @@ pub(crate) struct Context {
 pub(crate) struct Answered {
     alias: String,
     generation: AdapterGeneration,
+    parts: Vec<String>,
     corpora: Vec<CorpusRef>,
 }
 
@@ -51,12 +55,23 @@ impl Answered {
         Self {
             alias: lease.alias().to_owned(),
             generation: lease.generation(),
+            parts: parts(lease),
             corpora: corpora.of(lease),
         }
     }
 }
 
+/// The alias of an adapter, or those of a blend's parts.
+pub(crate) fn parts(lease: &lora::Lease) -> Vec<String> {
+    lease.parts().iter().map(|part| part.alias.to_owned()).collect()
+}
+
 impl Context {
+    /// Who an engine's run is for.
+    pub(crate) fn payer(&self) -> Payer {
+        Payer { adapters: self.parts.clone(), tenant: self.request.tenant.clone() }
+    }
+
     pub(crate) fn new(request: GenerateRequest, chain: Arc<Chain>) -> Self {
         Self {
             endpoint: request.input.endpoint(),
@@ -65,6 +80,7 @@ impl Context {
             uses: Vec::new(),
             adapter: None,
             generation: None,
+            parts: Vec::new(),
             corpora: Vec::new(),
             prompt_tokens: 0,
         }
@@ -146,13 +162,14 @@ impl Context {
 
     /// As [`Context::lease`], for an adapter that was let go since.
     pub(crate) fn answered(&mut self, answered: &Answered) {
-        self.corpora = answered.corpora.clone();
+        (self.parts, self.corpora) = (answered.parts.clone(), answered.corpora.clone());
         (self.adapter, self.generation) = (Some(answered.alias.clone()), Some(answered.generation));
     }
 
     /// The adapter had no part in the answer after all.
     pub(crate) fn release(&mut self) {
         (self.adapter, self.generation) = (None, None);
+        self.parts.clear();
         self.corpora.clear();
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::context::Context;
 use crate::error::PipelineError;
+use crate::meter::Meter;
 use crate::pipeline::Pipeline;
 use crate::request::{GenerateRequest, Input};
 use crate::stage::record::{self, Outcome};
@@ -135,8 +136,13 @@ impl Pipeline {
         let adapter = lease.as_ref().map(|lease| Arc::clone(lease.adapter()));
         let whose = (context.request.tenant.as_str(), &context.request.serving);
         let stream = shared.pool(prompt, adapter, whose)?;
+        let mut meter =
+            Meter::new(&shared.usage, context.payer(), context.prompt_tokens, [&stream]);
         tokio::select! {
-            read = read(stream) => read.map(|(mean, usage)| End::Done { model, mean, usage }),
+            read = read(stream) => read.map(|(mean, usage)| {
+                meter.tell(usage);
+                End::Done { model, mean, usage }
+            }),
             () = sender.closed() => Ok(End::Cancelled),
         }
     }

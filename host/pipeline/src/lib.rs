@@ -14,12 +14,14 @@ mod corpus_file;
 mod corpus_store;
 pub mod embed;
 pub mod error;
+mod meter;
 mod metrics;
 mod models;
 mod pipeline;
 pub mod request;
 mod shared;
 mod stage;
+mod usage;
 
 pub use answer::{
     Alternative, Answer, AnswerEvent, Attribution, AttributionStatus, Credit, MatchedSpan, Summary,
@@ -36,3 +38,4 @@ pub use models::{ModelCard, ModelKind};
 pub use pipeline::{Pipeline, PipelineParts};
 pub use request::{GenerateRequest, Input};
 pub use shared::BaseModel;
+pub use usage::{Loads, UsageBook, UsageReport, UsageRow, Used};

@@ -1,5 +1,6 @@
 //! Counts and durations of stages, for the server's `/metrics`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -7,6 +8,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::meter::LoraInfo;
+use crate::usage::UsageBook;
 
 /// How a request ended, as a label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -20,21 +24,24 @@ pub struct PipelineMetrics {
     requests: Family<OutcomeLabels, Counter>,
     attribution_seconds: Histogram,
     record_seconds: Histogram,
+    usage: Arc<UsageBook>,
+    sequences_max: usize,
 }
 
-impl Default for PipelineMetrics {
-    fn default() -> Self {
+impl PipelineMetrics {
+    /// `sequences_max` is what one step may have.
+    pub(crate) fn new(usage: Arc<UsageBook>, sequences_max: usize) -> Self {
         // 0.1 ms to 3.3 s in steps of two.
         let buckets = || (0..16).map(|step| 1e-4 * f64::from(1 << step));
         Self {
             requests: Family::default(),
             attribution_seconds: Histogram::new(buckets()),
             record_seconds: Histogram::new(buckets()),
+            usage,
+            sequences_max,
         }
     }
-}
 
-impl PipelineMetrics {
     /// Adds the metrics to `registry`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("mortise_requests", "Requests by outcome", self.requests.clone());
@@ -48,6 +55,8 @@ impl PipelineMetrics {
             "Time until a receipt was on disk",
             self.record_seconds.clone(),
         );
+        let info = LoraInfo { book: Arc::clone(&self.usage), max: self.sequences_max };
+        registry.register_collector(Box::new(info));
     }
 
     pub(crate) fn count(&self, outcome: &'static str) {

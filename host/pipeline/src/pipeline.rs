@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use ::request::{FinishReason, Message, TokenId, Usage};
-use engine::EngineHandle;
+use engine::{EngineHandle, Timing};
 use plugin_host::PluginHost;
 use serde_json::{Map, Value};
 use tokenization::{ChatTemplate, Tokenizer};
@@ -16,6 +16,7 @@ use crate::config::PipelineConfig;
 use crate::context::Context;
 use crate::corpus_store::CorpusStore;
 use crate::error::PipelineError;
+use crate::meter::Meter;
 use crate::metrics::PipelineMetrics;
 use crate::models::{ModelCard, ModelKind};
 use crate::request::{GenerateRequest, Input};
@@ -25,6 +26,7 @@ use crate::stage::postprocess::{self, Postprocessors};
 use crate::stage::record::{self, Outcome};
 use crate::stage::route::{self, Target};
 use crate::stage::{agent, attribute, constrain, preprocess, tokenize};
+use crate::usage::UsageBook;
 
 /// Events a client may be behind before its choices wait for it.
 const EVENTS_MAX: usize = 64;
@@ -62,7 +64,7 @@ pub struct Pipeline {
 /// A request that is ready to produce text.
 enum Work {
     /// One engine stream per choice.
-    Generate { choices: Vec<Choice>, _lease: Option<lora::Lease> },
+    Generate { choices: Vec<Choice>, meter: Meter, _lease: Option<lora::Lease> },
     /// A preprocessor's own answer.
     Respond { text: String, post: Postprocessors },
     /// An agent's answer.
@@ -76,6 +78,10 @@ impl Pipeline {
     /// Puts the parts together. Starts nothing.
     #[must_use]
     pub fn new(parts: PipelineParts) -> Self {
+        let usage = Arc::new(UsageBook::default());
+        let loads = Arc::clone(&usage);
+        parts.adapters.observe_loads(Box::new(move |names, bytes| loads.loaded(names, bytes)));
+        let metrics = PipelineMetrics::new(Arc::clone(&usage), parts.engine.sequences_max());
         let shared = Shared {
             engine: parts.engine,
             adapters: parts.adapters,
@@ -87,7 +93,8 @@ impl Pipeline {
             ledger: parts.ledger,
             base: parts.base,
             config: parts.config,
-            metrics: PipelineMetrics::default(),
+            metrics,
+            usage,
             tasks: TaskTracker::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -156,7 +163,9 @@ impl Pipeline {
             context.lease(lease, &shared.corpora);
         }
         let choices = self.choices(context, &prompt, lease.as_ref()).await?;
-        Ok((name, prompt.into(), Work::Generate { choices, _lease: lease }))
+        let streams = choices.iter().map(|choice| &choice.stream);
+        let meter = Meter::new(&shared.usage, context.payer(), context.prompt_tokens, streams);
+        Ok((name, prompt.into(), Work::Generate { choices, meter, _lease: lease }))
     }
 
     /// Bounds that need no stage, and the seed.
@@ -248,15 +257,24 @@ impl Pipeline {
 
     /// From the first token to the receipt.
     async fn carry(self, mut context: Context, work: Work, sender: mpsc::Sender<AnswerEvent>) {
+        let mut timing = Timing::default();
         let ends = match work {
-            Work::Generate { choices, _lease } => Self::generate(choices, &sender).await,
+            Work::Generate { choices, mut meter, _lease } => {
+                let ends = Self::generate(choices, &sender).await;
+                if let Ok(ends) = &ends {
+                    let of_choices: Vec<Usage> = ends.iter().map(|end| end.usage).collect();
+                    meter.tell(context.total_usage(&of_choices));
+                }
+                timing = meter.timing();
+                ends
+            }
             Work::Respond { text, post } => Ok(vec![Self::respond(text, post, &sender).await]),
             Work::Agent { plugin, messages } => {
                 self.agent(&mut context, &plugin, messages, &sender).await.map(|end| vec![end])
             }
         };
         let event = match ends {
-            Ok(ends) => self.close(&mut context, ends, sender.is_closed()).await,
+            Ok(ends) => self.close(&mut context, ends, (sender.is_closed(), timing)).await,
             Err(error) => {
                 self.refuse(&mut context, &error).await;
                 AnswerEvent::Failed(error)
@@ -335,7 +353,7 @@ impl Pipeline {
         &self,
         context: &mut Context,
         ends: Vec<ChoiceEnd>,
-        client_gone: bool,
+        (client_gone, timing): (bool, Timing),
     ) -> AnswerEvent {
         let failed = ends.iter().find_map(|end| end.error.clone());
         let cancelled = client_gone || ends.iter().any(|end| end.reason == FinishReason::Cancelled);
@@ -364,7 +382,7 @@ impl Pipeline {
             (None, Ok(receipt_hash)) => {
                 let wanted = context.request.attribution;
                 let attribution = wanted.then_some(attributed.attribution);
-                AnswerEvent::Done(Summary { usage, attribution, receipt_hash })
+                AnswerEvent::Done(Summary { usage, timing, attribution, receipt_hash })
             }
         }
     }
@@ -449,6 +467,12 @@ impl Pipeline {
         variables: Map<String, Value>,
     ) -> Result<String, PipelineError> {
         tokenize::render(&self.shared, messages, (add_generation_prompt, variables))
+    }
+
+    /// What has been used since the beginning.
+    #[must_use]
+    pub fn usage(&self) -> &Arc<UsageBook> {
+        &self.shared.usage
     }
 
     /// Counts and durations of stages.

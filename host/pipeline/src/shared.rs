@@ -14,6 +14,7 @@ use crate::config::PipelineConfig;
 use crate::corpus_store::CorpusStore;
 use crate::error::PipelineError;
 use crate::metrics::PipelineMetrics;
+use crate::usage::UsageBook;
 
 /// The base model, as far as the pipeline needs to know it.
 #[derive(Clone, Debug)]
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) base: BaseModel,
     pub(crate) config: PipelineConfig,
     pub(crate) metrics: PipelineMetrics,
+    pub(crate) usage: Arc<UsageBook>,
     /// Requests from their admission to their receipt.
     pub(crate) tasks: TaskTracker,
 }

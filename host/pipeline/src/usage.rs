@@ -2,14 +2,18 @@
 //! tenant. Rows outlive their adapters and their number is bounded; it never forgets what was used, only,
 //! beyond the bounds, by whom.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ::request::Usage;
+use engine::{Progress, Timing};
+
 /// Most adapters with a row of their own.
-pub const ADAPTERS_MAX: usize = 32_768;
+const ADAPTERS_MAX: usize = 32_768;
 /// Most rows of tenants, of all adapters together.
-pub const TENANT_ROWS_MAX: usize = 65_536;
+const TENANT_ROWS_MAX: usize = 65_536;
 /// Longest name with a row of its own, in bytes. Aliases and tenants are shorter.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -33,6 +37,19 @@ pub struct Used {
 }
 
 impl Used {
+    /// One request of which this is known.
+    pub(crate) fn of(usage: Usage, timing: &Timing) -> Self {
+        Self {
+            requests: 1,
+            blended_requests: 0,
+            prompt_tokens: usage.prompt_tokens.into(),
+            cached_tokens: usage.cached_tokens.into(),
+            generated_tokens: usage.completion_tokens.into(),
+            queued: timing.started.unwrap_or_default(),
+            computed: timing.computed,
+        }
+    }
+
     fn add(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.blended_requests = self.blended_requests.saturating_add(other.blended_requests);
@@ -83,6 +100,15 @@ pub struct UsageReport {
 #[derive(Debug, Default)]
 pub struct UsageBook {
     book: Mutex<Book>,
+    /// Runs that have not ended: as many as the engine takes.
+    running: Mutex<HashMap<u64, Running>>,
+    places: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Running {
+    adapters: Vec<String>,
+    sequences: Vec<Progress>,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +155,37 @@ impl UsageBook {
             let Loads { count, bytes } = &mut book.entry(adapter).0.loads;
             (*count, *bytes) = (count.saturating_add(1), bytes.saturating_add(share));
         }
+    }
+
+    /// A run has begun; its place.
+    pub(crate) fn enter(&self, adapters: &[String], sequences: &[Progress]) -> u64 {
+        let place = self.places.fetch_add(1, Ordering::Relaxed);
+        if !adapters.is_empty() {
+            let run = Running { adapters: adapters.to_vec(), sequences: sequences.to_vec() };
+            self.runs().insert(place, run);
+        }
+        place
+    }
+
+    /// It has ended.
+    pub(crate) fn leave(&self, place: u64) {
+        self.runs().remove(&place);
+    }
+
+    /// Adapters of runs that run, and of those that wait.
+    pub(crate) fn adapters_now(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let (mut running, mut waiting) = (BTreeSet::new(), BTreeSet::new());
+        for run in self.runs().values() {
+            let runs = run.sequences.iter().any(|sequence| sequence.timing().started.is_some());
+            let of = if runs { &mut running } else { &mut waiting };
+            of.extend(run.adapters.iter().cloned());
+        }
+        (running, waiting)
+    }
+
+    fn runs(&self) -> MutexGuard<'_, HashMap<u64, Running>> {
+        // A map is whole between any two statements.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All rows, as of now.
@@ -220,7 +277,10 @@ mod tests {
         assert_eq!((report.base.used, report.base.tenants.len()), (used(1), 1));
         let (a, b) = (&report.adapters[0], &report.adapters[1]);
         assert_eq!((a.0.as_str(), b.0.as_str()), ("a", "b"));
-        assert_eq!((a.1.used.requests, a.1.used.blended_requests, a.1.used.generated_tokens), (3, 1, 9));
+        assert_eq!(
+            (a.1.used.requests, a.1.used.blended_requests, a.1.used.generated_tokens),
+            (3, 1, 9)
+        );
         assert_eq!(a.1.loads, Loads { count: 2, bytes: 150 });
         assert_eq!(b.1.loads, Loads { count: 1, bytes: 50 });
         let of: Vec<(&str, u64)> =

@@ -99,5 +99,13 @@ fn load(shared: &Arc<Shared>, version: &Arc<Version>) {
     let abandoned = |_| Err(LoraError::Abandoned { alias: version.alias.clone() });
     let result = result.unwrap_or_else(abandoned);
     let took = shared.backing.now().saturating_sub(started);
+    if let (Some(observer), Ok(weights)) = (shared.observer.get(), &result) {
+        let parts = version.parts.iter().map(|(part, _)| part.alias.as_str());
+        let mut names: Vec<&str> = parts.collect();
+        if names.is_empty() {
+            names.push(&version.alias);
+        }
+        observer(&names, weights.bytes());
+    }
     shared.change(|state, effects| state.loaded(shared, version, (result, took), effects));
 }

@@ -65,6 +65,9 @@ impl Default for RegistryConfig {
     }
 }
 
+/// Told of the adapters that a load was for, several for a blend, and the bytes that it brought into memory.
+pub type LoadObserver = Box<dyn Fn(&[&str], u64) + Send + Sync>;
+
 /// The adapters of one base model. Shared between threads; its lock is held for look-ups only.
 pub struct Registry {
     shared: Arc<Shared>,
@@ -90,6 +93,12 @@ impl Registry {
         let config = RegistryConfig { loaders: config.loaders.max(1), ..config };
         let shared = Arc::new(Shared::new(config, backing));
         Self { shared, shape, folder: OnceLock::new(), last_header: LastHeader::default() }
+    }
+
+    /// Has `observer` told of each load that ends well, before those who wait for it. It runs on the
+    /// loader threads and must not wait. The first is kept.
+    pub fn observe_loads(&self, observer: LoadObserver) {
+        let _ = self.shared.observer.set(observer);
     }
 
     /// Makes `alias` name the PEFT directory `dir` without reading its weights. If the alias was

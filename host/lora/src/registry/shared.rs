@@ -3,16 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use request::AdapterGeneration;
 use tokio::sync::oneshot;
 
-use super::RegistryConfig;
 use super::lease::{Acquire, Hold, Lease, Outcome, Ticket};
 use super::loader::Backing;
 use super::version::{Residence, Version};
+use super::{LoadObserver, RegistryConfig};
 use crate::adapter::Weights;
 use crate::metrics::RegistryMetrics;
 use crate::tier::{Room, Tier};
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     /// Places taken among those who wait.
     pub(super) waiting: AtomicUsize,
     state: Mutex<State>,
+    /// Told of each load that ended well.
+    pub(super) observer: OnceLock<LoadObserver>,
     /// Notified when there is something for a loader to do.
     pub(super) work: Condvar,
 }
@@ -102,6 +104,7 @@ impl Shared {
             metrics: RegistryMetrics::default(),
             waiting: AtomicUsize::new(0),
             state: Mutex::new(state),
+            observer: OnceLock::new(),
             work: Condvar::new(),
         }
     }

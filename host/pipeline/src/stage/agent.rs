@@ -12,8 +12,9 @@ use plugin_host::{
 use serde_json::Map;
 use tokenization::{IncrementalDecoder, StopMatcher};
 
-use crate::context::{Answered, Context};
+use crate::context::{self, Answered, Context};
 use crate::error::PipelineError;
+use crate::meter::{Meter, Payer};
 use crate::shared::Shared;
 use crate::stage::route::{Target, named};
 use crate::stage::{blocking, tokenize};
@@ -128,7 +129,15 @@ impl AgentCalls {
         let adapter = lease.map(|lease| Arc::clone(lease.adapter()));
         let whose = (self.tenant.as_str(), &self.serving);
         let stream = self.shared.submit(prompt, (sampling, None), adapter, whose)?;
-        self.read(stream, stops, prompt_tokens).await
+        let payer = Payer {
+            adapters: lease.map(context::parts).unwrap_or_default(),
+            tenant: self.tenant.clone(),
+        };
+        let count = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
+        let mut meter = Meter::new(&self.shared.usage, payer, count, [&stream]);
+        let completion = self.read(stream, stops, prompt_tokens).await?;
+        meter.tell(completion.usage);
+        Ok(completion)
     }
 
     async fn read(

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod plugins;
+mod usage;
 
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ use tokio::sync::Notify;
 
 use crate::assemble::adapters::Adapters;
 use crate::assemble::token::Token;
+pub(crate) use usage::UsageSource;
+
 use crate::http::{ApiError, HttpLimits, bearer, lora_router, unknown, wrong_method};
 
 /// What handlers of the admin listener share.
@@ -26,6 +29,7 @@ use crate::http::{ApiError, HttpLimits, bearer, lora_router, unknown, wrong_meth
 pub(crate) struct AdminState {
     pub(crate) adapters: Arc<Adapters>,
     pub(crate) plugins: Arc<PluginHost>,
+    pub(crate) usage: UsageSource,
     pub(crate) token: Arc<Token>,
     pub(crate) limits: HttpLimits,
     /// Notified to drain the process.
@@ -55,6 +59,7 @@ pub(crate) fn router(state: AdminState) -> Router {
         .route("/admin/plugins/{name}/activate", post(plugins::activate))
         .route("/admin/plugins/{name}/rollback", post(plugins::rollback))
         .route("/admin/plugins/{name}/deactivate", post(plugins::deactivate))
+        .route("/admin/usage", get(usage::usage))
         .route("/admin/drain", post(drain))
         .merge(lora_router())
         .fallback(unknown)

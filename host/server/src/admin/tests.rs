@@ -46,7 +46,9 @@ impl Server {
         let drain = Arc::new(Notify::new());
         let limits = HttpLimits { body_bytes_max: 256, ..HttpLimits::default() };
         let token = Arc::new(token);
-        let state = AdminState { adapters, plugins, token, limits, drain: Arc::clone(&drain) };
+        let usage = UsageSource::default();
+        let state =
+            AdminState { adapters, plugins, usage, token, limits, drain: Arc::clone(&drain) };
         let address = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind(address, 8).await.expect("a free port");
         let url = format!("http://{}", listener.address().expect("bound"));

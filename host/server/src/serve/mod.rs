@@ -11,13 +11,14 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use tokenization::ChatTemplate;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, UsageSource};
 use crate::assemble::{self, Parts, token};
 use crate::config::Config;
 use crate::http::{self, HttpLimits, Keys, PublicState};
@@ -86,6 +87,11 @@ async fn serve(config: Config, ready: impl FnOnce(&Ready)) -> Result<ExitCode> {
     let admin_routes = admin::router(AdminState {
         adapters: Arc::clone(&parts.adapters),
         plugins: Arc::clone(&parts.plugins),
+        usage: UsageSource {
+            book: Arc::clone(parts.pipeline.usage()),
+            base_name: config.base_name.as_str().into(),
+            since: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        },
         token: Arc::new(token),
         limits: http_limits,
         drain: Arc::clone(&drain_asked),

@@ -8,6 +8,7 @@ use crate::http::body::parse;
 use crate::http::calls::Reading;
 use crate::http::stream::tests::check_golden;
 use crate::http::wire::responses::ResponsesBody;
+use engine::Timing;
 
 fn writer(mortise: bool) -> ResponseWriter {
     reading(mortise, &Reading::Text)
@@ -30,7 +31,12 @@ fn delta(choice: u32, text: &str) -> AnswerEvent {
 
 fn done() -> AnswerEvent {
     let usage = Usage { prompt_tokens: 12, completion_tokens: 3, cached_tokens: 8 };
-    AnswerEvent::Done(Summary { usage, attribution: None, receipt_hash: "ab".repeat(32) })
+    AnswerEvent::Done(Summary {
+        usage,
+        timing: Timing::default(),
+        attribution: None,
+        receipt_hash: "ab".repeat(32),
+    })
 }
 
 fn check(name: &str, mut writer: ResponseWriter, events: Vec<AnswerEvent>) {

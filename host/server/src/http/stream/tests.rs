@@ -8,6 +8,7 @@ use pipeline::{Summary, TokenPiece};
 use super::*;
 use crate::http::calls::Reading;
 use crate::http::wire::sampling::Shape;
+use engine::Timing;
 
 fn id(digit: u8) -> RequestId {
     RequestId::new("test", [digit; 16])
@@ -63,7 +64,12 @@ fn done(attribution: bool) -> AnswerEvent {
         note: None,
     });
     let usage = Usage { prompt_tokens: 12, completion_tokens: 3, cached_tokens: 8 };
-    AnswerEvent::Done(Summary { usage, attribution, receipt_hash: "ab".repeat(32) })
+    AnswerEvent::Done(Summary {
+        usage,
+        timing: Timing::default(),
+        attribution,
+        receipt_hash: "ab".repeat(32),
+    })
 }
 
 fn check(name: &str, mut writer: Writer, events: Vec<(usize, AnswerEvent)>) {
