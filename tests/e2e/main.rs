@@ -17,5 +17,6 @@ mod plugins;
 mod responses;
 mod structured;
 mod swap;
+mod telemetry;
 mod tools;
 mod usage;

@@ -53,6 +53,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("libsais", &["corpus"]),
     ("candle-core", &["kernels", "lora", "models", "engine"]),
     ("anyhow", &["server"]),
+    ("opentelemetry", &["server"]),
+    ("opentelemetry-otlp", &["server"]),
     ("reqwest", &["server", "bench"]),
 ];
 

@@ -1,7 +1,8 @@
 //! The binary `mortise`: HTTP, configuration, command line, assembly. See ARCHITECTURE.md.
 //!
 //! Parts: `config` (file and flags), `assemble` (from a configuration to parts), `http` (the public
-//! API), `admin` (the operator's), `serve` (listeners, signals, the drain), `cli` and `client`.
+//! API), `admin` (the operator's), `serve` (listeners, signals, the drain), `telemetry` (spans and metrics
+//! for others), `cli` and `client`.
 //! Computes nothing: what a request means is `pipeline`'s.
 
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ mod client;
 mod config;
 mod http;
 mod serve;
+mod telemetry;
 
 use std::process::ExitCode;
 

@@ -207,6 +207,8 @@ pub(crate) struct Config {
     pub(crate) kv_cache_dtype: KvCacheDtype,
     /// How the model writes calls of tools.
     pub(crate) tool_call_parser: ToolCallParserName,
+    /// Where spans and metrics are sent; `None` leaves it to the environment.
+    pub(crate) otlp_endpoint: Option<String>,
     /// Form of log lines.
     pub(crate) log_format: LogFormat,
     /// Limits.
@@ -260,6 +262,7 @@ impl Config {
             quantize: settings.quantize,
             kv_cache_dtype: settings.kv_cache_dtype.unwrap_or_default(),
             tool_call_parser: settings.tool_call_parser.unwrap_or_default(),
+            otlp_endpoint: settings.otlp_endpoint,
             log_format: settings.log_format.unwrap_or_default(),
             limits,
         })

@@ -80,6 +80,10 @@ pub(crate) struct Settings {
     /// How the model writes calls of tools where it is free to call none [default: auto]
     #[arg(long, value_name = "NAME")]
     pub(crate) tool_call_parser: Option<ToolCallParserName>,
+    /// Where spans and metrics of requests are sent over OTLP/HTTP, as http://HOST:4318 [default: what
+    /// OTEL_EXPORTER_OTLP_ENDPOINT says, else nowhere]
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
     /// Form of log lines on stderr [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -117,6 +121,7 @@ impl Settings {
             quantize: self.quantize.or(lower.quantize),
             kv_cache_dtype: self.kv_cache_dtype.or(lower.kv_cache_dtype),
             tool_call_parser: self.tool_call_parser.or(lower.tool_call_parser),
+            otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             log_format: self.log_format.or(lower.log_format),
             limits: self.limits.over(lower.limits),
         }

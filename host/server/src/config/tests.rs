@@ -60,6 +60,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("device", "device = 'cuda'", "--device=cuda"),
     ("quantize", "quantize = 'q8_0'", "--quantize=q8_0"),
     ("kv_cache_dtype", "kv_cache_dtype = 'int8'", "--kv-cache-dtype=int8"),
+    ("tool_call_parser", "tool_call_parser = 'llama3_json'", "--tool-call-parser=llama3_json"),
+    ("otlp_endpoint", "otlp_endpoint = 'http://c:4318'", "--otlp-endpoint=http://c:4318"),
     ("log_format", "log_format = 'json'", "--log-format=json"),
 ];
 

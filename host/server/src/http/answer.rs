@@ -5,15 +5,17 @@ use std::sync::Arc;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
-use pipeline::{Answer, AnswerEvent, Summary, TokenPiece};
+use pipeline::{AnswerEvent, Summary, TokenPiece};
 use request::{FinishReason, RequestId, TokenId, Usage};
 
 use super::calls::{CallReader, Reading};
 use super::error::ApiError;
+use super::observed::Observed;
 use super::wire::logprobs::{ChatLogprobs, CompletionLogprobs};
 use super::wire::mortise::MortiseWire;
 use super::wire::object::{AssistantMessage, ChatChoice, CompletionChoice, MortiseField, Object};
 use super::wire::sampling::Shape;
+use crate::telemetry::Operation;
 
 /// Which of the two endpoints an answer is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,14 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
+    /// What spans call it.
+    pub(crate) fn operation(self) -> Operation {
+        match self {
+            Self::Chat => Operation::Chat,
+            Self::Completion => Operation::TextCompletion,
+        }
+    }
+
     /// What a whole answer is called.
     fn object(self) -> &'static str {
         match self {
@@ -70,7 +80,7 @@ pub(crate) struct Gathered {
 /// # Errors
 /// The first failure; the other answers are dropped, which cancels them.
 pub(crate) async fn collect(
-    answers: Vec<Answer>,
+    answers: Vec<Observed>,
     envelope: Envelope,
 ) -> Result<Response, ApiError> {
     let model = answers.first().map(|answer| answer.model.clone()).unwrap_or_default();
@@ -132,7 +142,7 @@ pub(crate) struct End {
 ///
 /// # Errors
 /// The answer's failure.
-pub(crate) async fn gather(mut answer: Answer, n: u32) -> Result<End, ApiError> {
+pub(crate) async fn gather(mut answer: Observed, n: u32) -> Result<End, ApiError> {
     let mut choices: Vec<Gathered> = (0..n).map(|_| Gathered::default()).collect();
     while let Some(event) = answer.next().await {
         match event {
@@ -151,7 +161,8 @@ pub(crate) async fn gather(mut answer: Answer, n: u32) -> Result<End, ApiError> 
             AnswerEvent::Done(summary) => {
                 // An agent or a preprocessor answers once, whatever `n` is.
                 choices.retain(|choice| choice.reason.is_some());
-                return Ok(End { id: answer.id, prompt: answer.prompt, choices, summary });
+                let (id, prompt) = (answer.id.clone(), Arc::clone(&answer.prompt));
+                return Ok(End { id, prompt, choices, summary });
             }
             AnswerEvent::Failed(error) => return Err(error.into()),
         }

@@ -1,7 +1,7 @@
 //! The public HTTP surface: OpenAI's wire format in front of [`pipeline::Pipeline`].
 //!
 //! Parts: [`state`] (what handlers share), [`auth`] (keys and tenants), [`error`] (every failure as
-//! OpenAI's error object), [`body`] (JSON in, with the place of an error), `request_id`, `wire` (shapes), `calls` (what in an answer is a call), `answer`,
+//! OpenAI's error object), [`body`] (JSON in, with the place of an error), `request_id`, `wire` (shapes), `calls` (what in an answer is a call), `observed` (answers, observed), `answer`,
 //! `stream` and `responses` (events of the pipeline to one object or to server-sent events), `routes`.
 //!
 //! Decides nothing about models, plugins or credits, and holds no state of a request beyond its
@@ -12,6 +12,7 @@ mod auth;
 mod body;
 mod calls;
 mod error;
+mod observed;
 mod request_id;
 mod responses;
 mod routes;

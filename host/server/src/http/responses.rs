@@ -7,13 +7,14 @@ use std::convert::Infallible;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use pipeline::{Answer, AnswerEvent, Summary};
+use pipeline::{AnswerEvent, Summary};
 use request::{FinishReason, RequestId};
 use serde_json::{Value, json};
 
 use super::answer::gather;
 use super::calls::{CallPart, CallReader, Spoken};
 use super::error::ApiError;
+use super::observed::Observed;
 use super::stream::keep_alive;
 use super::wire::mortise::MortiseWire;
 use super::wire::responses::{function_call, incomplete, message, part, usage};
@@ -75,7 +76,7 @@ impl ResponseWriter {
     ///
     /// # Errors
     /// The answer's failure.
-    pub(crate) async fn whole(mut self, answer: Answer) -> Result<Value, ApiError> {
+    pub(crate) async fn whole(mut self, answer: Observed) -> Result<Value, ApiError> {
         let end = gather(answer, 1).await?;
         self.begin();
         if let Some(choice) = end.choices.into_iter().next() {
@@ -88,7 +89,7 @@ impl ResponseWriter {
     }
 
     /// Writes the answer as it comes. Dropping the response drops the answer, which cancels it.
-    pub(crate) fn events(self, answer: Answer) -> Response {
+    pub(crate) fn events(self, answer: Observed) -> Response {
         let body =
             stream::unfold((self, answer, false), |(mut writer, mut answer, ended)| async move {
                 let mut ended = ended;

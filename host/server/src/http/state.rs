@@ -10,6 +10,7 @@ use tokenization::ToolCallFormat;
 use super::auth::Keys;
 use super::error::ApiError;
 use crate::assemble::adapters::Adapters;
+use crate::telemetry::Telemetry;
 
 /// Limits of the public listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub(crate) struct PublicState {
     pub(crate) runtime_adapters: bool,
     /// How the model calls tools of its own accord, if that is known.
     pub(crate) tool_calls: Option<ToolCallFormat>,
+    /// Who observes requests, if anybody does.
+    pub(crate) telemetry: Option<Arc<Telemetry>>,
     /// Set once the process has been told to stop.
     pub(crate) draining: Arc<AtomicBool>,
 }
@@ -75,6 +78,12 @@ impl PublicState {
 impl FromRef<PublicState> for Arc<Adapters> {
     fn from_ref(state: &PublicState) -> Self {
         Arc::clone(&state.adapters)
+    }
+}
+
+impl FromRef<PublicState> for Option<Arc<Telemetry>> {
+    fn from_ref(state: &PublicState) -> Self {
+        state.telemetry.clone()
     }
 }
 

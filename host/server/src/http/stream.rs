@@ -10,13 +10,14 @@ use std::time::Duration;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, SelectAll, Stream, StreamExt};
-use pipeline::{Answer, AnswerEvent, TokenPiece};
+use pipeline::{AnswerEvent, TokenPiece};
 use request::{FinishReason, RequestId, TokenId, Usage};
 use serde::Serialize;
 
 use super::answer::{Endpoint, Envelope};
 use super::calls::{CallReader, Spoken};
 use super::error::ApiError;
+use super::observed::Observed;
 use super::wire::logprobs::{ChatLogprobs, CompletionLogprobs};
 use super::wire::mortise::MortiseWire;
 use super::wire::object::{
@@ -28,10 +29,10 @@ use super::wire::usage::WireUsage;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Writes answers as they come. Dropping the response drops the answers, which cancels them.
-pub(crate) fn events(answers: Vec<Answer>, envelope: Envelope) -> Response {
+pub(crate) fn events(answers: Vec<Observed>, envelope: Envelope) -> Response {
     let prompts = answers.iter().map(|answer| Prompt::new(answer, &envelope)).collect();
     let sources = answers.into_iter().enumerate().map(|(prompt, answer)| {
-        let next = async |mut answer: Answer| answer.next().await.map(|event| (event, answer));
+        let next = async |mut answer: Observed| answer.next().await.map(|event| (event, answer));
         let source = stream::unfold(answer, next);
         Box::pin(source.map(move |event| (prompt, event))) as Source
     });
@@ -108,7 +109,7 @@ struct Prompt {
 }
 
 impl Prompt {
-    fn new(answer: &Answer, envelope: &Envelope) -> Self {
+    fn new(answer: &Observed, envelope: &Envelope) -> Self {
         let by_plugin = answer.prompt.is_empty();
         let choices =
             (0..envelope.n).map(|choice| ChoiceState::new(envelope, choice, by_plugin)).collect();

@@ -22,6 +22,7 @@ use crate::admin::{self, AdminState, UsageSource};
 use crate::assemble::{self, Parts, token};
 use crate::config::Config;
 use crate::http::{self, HttpLimits, Keys, PublicState};
+use crate::telemetry::{Endpoints, Telemetry};
 use listener::Listener;
 
 /// Most connections to the admin API.
@@ -52,6 +53,9 @@ pub(crate) fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<ExitCode
 
 async fn serve(config: Config, ready: impl FnOnce(&Ready)) -> Result<ExitCode> {
     let keys = config.api_keys_file.as_deref().map(Keys::from_file).transpose()?.map(Arc::new);
+    let endpoints =
+        Endpoints::resolve(config.otlp_endpoint.as_deref(), |name| std::env::var(name).ok())?;
+    let telemetry = endpoints.as_ref().map(Telemetry::start).transpose()?;
     let limits = &config.limits;
     let public = Listener::bind(config.listen, limits.connections_max).await?;
     let admin = Listener::bind(config.admin_listen, ADMIN_CONNECTIONS_MAX).await?;
@@ -82,6 +86,7 @@ async fn serve(config: Config, ready: impl FnOnce(&Ready)) -> Result<ExitCode> {
         adapters: Arc::clone(&parts.adapters),
         runtime_adapters: config.runtime_adapters,
         tool_calls: config.tool_call_parser.format(by_template),
+        telemetry: telemetry.clone(),
         draining: Arc::clone(&draining),
     });
     let admin_routes = admin::router(AdminState {
@@ -112,7 +117,11 @@ async fn serve(config: Config, ready: impl FnOnce(&Ready)) -> Result<ExitCode> {
         tracing::warn!("told to stop a second time");
         std::process::exit(EXIT_INTERRUPTED);
     });
-    drain::run(&parts, &draining, [public, admin], config.limits.drain_s_max).await
+    let code = drain::run(&parts, &draining, [public, admin], config.limits.drain_s_max).await;
+    if let Some(telemetry) = telemetry {
+        telemetry.shutdown().await;
+    }
+    code
 }
 
 /// Loads everything, away from the threads that will serve.

@@ -2,19 +2,22 @@
 
 use axum::Json;
 use axum::extract::State;
+use engine::Timing;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use pipeline::{EmbedRequest, Embedded};
+use pipeline::{EmbedRequest, Embedded, PipelineError};
 use request::{RequestId, Usage};
 
 use crate::http::auth::Tenant;
 use crate::http::body::JsonBody;
 use crate::http::error::ApiError;
+use crate::http::observed;
 use crate::http::state::PublicState;
 use crate::http::wire::embeddings::{
     EmbeddingBody, EmbeddingList, EmbeddingUsage, EmbeddingWire, VectorShape,
 };
 use crate::http::wire::mortise::MortiseWire;
 use crate::http::wire::object::MortiseField;
+use crate::telemetry::{Arrival, Asked, Operation};
 
 /// Most inputs of one request, as the OpenAI API has it.
 const INPUTS_MAX: usize = 2048;
@@ -25,6 +28,7 @@ const AT_ONCE: usize = 16;
 pub(crate) async fn embeddings(
     State(state): State<PublicState>,
     Tenant(tenant): Tenant,
+    arrival: Arrival,
     JsonBody(mut body): JsonBody<EmbeddingBody>,
 ) -> Result<Json<EmbeddingList>, ApiError> {
     state.admit()?;
@@ -39,11 +43,36 @@ pub(crate) async fn embeddings(
     };
     let requests: Vec<_> =
         input.into_inputs("input", INPUTS_MAX)?.into_iter().map(request).collect();
-    let embed = |request| state.pipeline.embed(request);
+    let embed = |request| embed(&state, &arrival, request);
     let ended = stream::iter(requests).map(embed).buffered(AT_ONCE);
     let embedded: Vec<Embedded> =
         ended.try_collect().await.map_err(|error| input_of(error.into()))?;
     Ok(Json(list(embedded, shape)))
+}
+
+async fn embed(
+    state: &PublicState,
+    arrival: &Arrival,
+    request: EmbedRequest,
+) -> Result<Embedded, PipelineError> {
+    let mut observation = arrival.observe(&Asked {
+        operation: Operation::Embeddings,
+        model: &request.model,
+        max_tokens: None,
+        temperature: None,
+        top_p: None,
+        seed: None,
+        choices: 1,
+    });
+    let embedded = state.pipeline.embed(request).await;
+    match &embedded {
+        Ok(embedded) => {
+            observation.admitted(embedded.id.as_str(), &embedded.model);
+            observation.done(embedded.usage, &Timing::default());
+        }
+        Err(error) => observation.failed(observed::kind(error)),
+    }
+    embedded
 }
 
 fn list(embedded: Vec<Embedded>, shape: VectorShape) -> EmbeddingList {

@@ -13,17 +13,20 @@ use crate::http::auth::Tenant;
 use crate::http::body::JsonBody;
 use crate::http::calls::{self, Reading};
 use crate::http::error::ApiError;
+use crate::http::observed::Observed;
 use crate::http::request_id;
 use crate::http::state::PublicState;
 use crate::http::stream;
 use crate::http::wire::chat::ChatBody;
 use crate::http::wire::completions::CompletionBody;
 use crate::http::wire::sampling::{Common, Shape};
+use crate::telemetry::Arrival;
 
 /// `POST /v1/chat/completions`
 pub(crate) async fn chat(
     State(state): State<PublicState>,
     Tenant(tenant): Tenant,
+    arrival: Arrival,
     JsonBody(mut body): JsonBody<ChatBody>,
 ) -> Result<Response, ApiError> {
     body.check()?;
@@ -56,20 +59,21 @@ pub(crate) async fn chat(
         every_token: shape.token_ids,
         attribution: shape.attribution,
     };
-    answer(&state, vec![request], (Endpoint::Chat, tools.reading), shape).await
+    answer((&state, &arrival), vec![request], (Endpoint::Chat, tools.reading), shape).await
 }
 
 /// `POST /v1/completions`
 pub(crate) async fn completions(
     State(state): State<PublicState>,
     Tenant(tenant): Tenant,
+    arrival: Arrival,
     JsonBody(mut body): JsonBody<CompletionBody>,
 ) -> Result<Response, ApiError> {
     let common = body.common();
     body.check(common.n)?;
     let shape = common.shape(body.logprobs.is_some())?;
     let requests = completion_requests(&state, tenant, body, common, shape)?;
-    answer(&state, requests, (Endpoint::Completion, Reading::Text), shape).await
+    answer((&state, &arrival), requests, (Endpoint::Completion, Reading::Text), shape).await
 }
 
 /// One request per prompt.
@@ -110,7 +114,7 @@ fn completion_requests(
 /// Submits every request and writes the answers. If one is refused, those before it are dropped,
 /// which cancels them.
 async fn answer(
-    state: &PublicState,
+    (state, arrival): (&PublicState, &Arrival),
     requests: Vec<GenerateRequest>,
     (endpoint, reading): (Endpoint, Reading),
     shape: Shape,
@@ -122,7 +126,7 @@ async fn answer(
     let fingerprint = format!("fp_{}", state.pipeline.base().digest.short());
     let mut answers = Vec::new();
     for request in requests {
-        let submitted = state.pipeline.submit(request).await;
+        let submitted = Observed::submit(state, arrival, request, endpoint.operation()).await;
         answers.push(submitted.map_err(|error| named(error.into(), endpoint, &reading))?);
     }
     let envelope = Envelope { endpoint, id: id.clone(), created, fingerprint, shape, n, reading };

@@ -13,15 +13,18 @@ use crate::http::auth::Tenant;
 use crate::http::body::JsonBody;
 use crate::http::calls::{self, CallReader};
 use crate::http::error::ApiError;
+use crate::http::observed::Observed;
 use crate::http::request_id;
 use crate::http::responses::ResponseWriter;
 use crate::http::state::PublicState;
 use crate::http::wire::responses::ResponsesBody;
+use crate::telemetry::{Arrival, Operation};
 
 /// `POST /v1/responses`
 pub(crate) async fn responses(
     State(state): State<PublicState>,
     Tenant(tenant): Tenant,
+    arrival: Arrival,
     JsonBody(mut body): JsonBody<ResponsesBody>,
 ) -> Result<Response, ApiError> {
     body.check()?;
@@ -50,7 +53,7 @@ pub(crate) async fn responses(
         every_token: false,
         attribution: body.mortise.unwrap_or_default().attribution.unwrap_or(false),
     };
-    let answer = state.pipeline.submit(request).await;
+    let answer = Observed::submit(&state, &arrival, request, Operation::Chat).await;
     let answer = answer.map_err(|error| calls::named(named(error.into()), &tools.reading))?;
     blank["model"] = answer.model.as_str().into();
     let reader = CallReader::new(&tools.reading, &id, 0, answer.prompt.is_empty());
