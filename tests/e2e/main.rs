@@ -19,4 +19,5 @@ mod structured;
 mod swap;
 mod telemetry;
 mod tools;
+mod top;
 mod usage;

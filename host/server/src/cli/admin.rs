@@ -28,11 +28,15 @@ pub(super) struct AdminArgs {
 }
 
 impl AdminArgs {
+    /// The server's admin API.
+    pub(super) fn client(&self) -> Result<AdminClient> {
+        let default = format!("http://{ADMIN_LISTEN}");
+        AdminClient::new(self.admin.as_deref().unwrap_or(&default), &self.token_file())
+    }
+
     /// One call; what the server answers.
     pub(super) fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        let token_file = self.token_file();
-        let default = format!("http://{ADMIN_LISTEN}");
-        let client = AdminClient::new(self.admin.as_deref().unwrap_or(&default), &token_file)?;
+        let client = self.client()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("start the runtime")?.block_on(client.call(method, path, body))
     }

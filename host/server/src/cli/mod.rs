@@ -7,6 +7,7 @@ mod demo;
 mod key;
 mod plugin;
 mod receipt;
+mod top;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ enum Command {
     /// Makes models and adapters, and measures servers
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Shows what a running server does
+    Top(top::TopArgs),
     /// Lets a running server finish its requests and end
     Drain(admin::AdminArgs),
 }
@@ -75,6 +78,7 @@ impl Cli {
             Command::Receipt(command) => command.run(),
             Command::Key(command) => command.run(),
             Command::Bench(command) => command.run(),
+            Command::Top(args) => args.run(),
             Command::Drain(args) => admin::drain(&args),
         }
     }
@@ -146,6 +150,7 @@ mod tests {
             "bench run --url http://h:1 --concurrency 1,8 --popularity none,zipf:1 --adapters 9",
             "bench run --url http://h:1 --rate 2.5 --requests 10 --prompt-tokens 64..256",
             "bench run --url http://h:1 --peer http://h:2 --peer-adapters llama-server --repeat 5",
+            "top --url http://h:1 --admin http://h:2 --interval 0.5 --rows 5 --once",
             "drain",
         ] {
             let words = std::iter::once("mortise").chain(line.split_whitespace());

@@ -16,7 +16,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub(crate) use limits::Limits;
-pub(crate) use resolved::{ADMIN_LISTEN, Config, DATA_DIR, KvCacheDtype, LogFormat, Quantize};
+pub(crate) use resolved::{
+    ADMIN_LISTEN, Config, DATA_DIR, KvCacheDtype, LISTEN, LogFormat, Quantize,
+};
 pub(crate) use settings::Settings;
 
 /// Longest configuration file in bytes.
