@@ -15,6 +15,8 @@ use crate::BenchError;
 const MESSAGE_CHARS: usize = 200;
 /// Most bytes read of a refusal.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
+/// Header in which a server says how long an adapter's load took, in milliseconds.
+const ADAPTER_WAIT_MS: &str = "x-mortise-adapter-wait-ms";
 /// Wait for the list of models.
 const DISCOVERY: Duration = Duration::from_secs(30);
 
@@ -31,6 +33,8 @@ pub(super) struct Seen {
     pub(super) prompt_tokens: u64,
     /// Tokens of the answer: as the server counted, else the pieces of text.
     pub(super) output_tokens: u64,
+    /// Milliseconds that its adapter's load took, as the server said; 0 if there was none.
+    pub(super) adapter_wait_ms: Option<f64>,
 }
 
 /// How a request ended.
@@ -124,7 +128,10 @@ impl Client {
         let target = Target { url: url.clone(), ..target.clone() };
         let model = match &target.model {
             Some(model) => model.clone(),
-            None => discover(&http, &target).await.map_err(server)?,
+            None => {
+                let found = discover(&http, &target.url, target.api_key.as_deref());
+                found.await.map_err(server)?
+            }
         };
         Ok(Self { http, target, model })
     }
@@ -180,6 +187,8 @@ impl Client {
         if !status.is_success() {
             return Err(refusal(response).await);
         }
+        let wait = response.headers().get(ADAPTER_WAIT_MS).and_then(|value| value.to_str().ok());
+        seen.adapter_wait_ms = wait.and_then(|wait| wait.parse().ok());
         let mut reader = Reader { due, seen, usage: None, done: false };
         let (mut events, mut stream) = (Events::default(), response.bytes_stream());
         while let Some(bytes) = stream.next().await {
@@ -251,9 +260,14 @@ impl Reader<'_> {
     }
 }
 
-async fn discover(http: &reqwest::Client, target: &Target) -> Result<String, String> {
-    let mut call = http.get(format!("{}/v1/models", target.url)).timeout(DISCOVERY);
-    if let Some(key) = &target.api_key {
+/// The first model that the server at `url` lists.
+pub(super) async fn discover(
+    http: &reqwest::Client,
+    url: &str,
+    api_key: Option<&str>,
+) -> Result<String, String> {
+    let mut call = http.get(format!("{url}/v1/models")).timeout(DISCOVERY);
+    if let Some(key) = api_key {
         call = call.bearer_auth(key);
     }
     let response = call.send().await.map_err(|error| causes(&error))?;
@@ -266,7 +280,7 @@ async fn discover(http: &reqwest::Client, target: &Target) -> Result<String, Str
 }
 
 /// What a server said that refused.
-async fn refusal(mut response: reqwest::Response) -> Failure {
+pub(super) async fn refusal(mut response: reqwest::Response) -> Failure {
     let status = response.status();
     let mut text = Vec::new();
     while let Ok(Some(bytes)) = response.chunk().await {
@@ -280,7 +294,7 @@ async fn refusal(mut response: reqwest::Response) -> Failure {
 }
 
 /// An error with its causes: reqwest keeps to itself why nothing could be sent.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut told = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

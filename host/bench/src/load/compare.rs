@@ -1,6 +1,7 @@
 //! One server measured, or two by turns: whatever the machine does meanwhile, it does to both.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::drive::{Arrivals, Drive, Length};
 use super::plan::{Plan, Popularity, PromptForm, Workload};
 use super::summary::{Summary, median};
 use super::target::{Endpoint, Target};
-use crate::BenchError;
+use crate::{BenchError, reading};
 
 /// Streams that warm a server up for an open loop.
 const WARM_STREAMS: usize = 16;
@@ -62,6 +63,9 @@ pub struct Comparison {
     /// Decides prompts, adapters and arrivals. Each repeat has prompts of its own, so that no prefix
     /// cache holds them; both servers have the same.
     pub seed: u64,
+    /// Adapters whose files the system is asked to forget before each measurement, so that cold loads
+    /// read the disk.
+    pub forget: Option<PathBuf>,
 }
 
 /// What was measured of one server.
@@ -277,6 +281,9 @@ impl Comparison {
         client: &Arc<Client>,
         repeat: usize,
     ) -> Result<Summary, BenchError> {
+        if let Some(dir) = &self.forget {
+            reading::forget_all(dir)?;
+        }
         let seed = self.seed.wrapping_add(repeat as u64);
         let plan = Arc::new(Plan::new(&scenario.workload, seed)?);
         let (client, arrivals) = (client.clone(), scenario.arrivals);

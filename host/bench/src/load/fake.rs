@@ -66,6 +66,7 @@ async fn answer(State(fake): State<Fake>, body: String) -> Response {
     let body: Value = serde_json::from_str(&body).expect("JSON");
     let tokens = body["max_tokens"].as_u64().expect("a number");
     let prompt = body["prompt"].as_array().map_or(1, Vec::len);
+    let adapter = body["model"].as_str().is_some_and(|model| model.starts_with("adapter-"));
     let index = {
         let mut asked = fake.asked.lock().expect("no test panics with it");
         asked.push(body);
@@ -102,5 +103,13 @@ async fn answer(State(fake): State<Fake>, body: String) -> Response {
         }
         Some((Ok::<_, Infallible>(format!("data: {line}\n\n")), lines))
     });
-    Body::from_stream(pieces).into_response()
+    let response = Body::from_stream(pieces).into_response();
+    match fake.behaviors[index.min(last)] {
+        // As if every other adapter had to be loaded.
+        Behavior::Answer if adapter => {
+            let wait = if index % 2 == 0 { "0" } else { "12.5" };
+            ([("x-mortise-adapter-wait-ms", wait)], response).into_response()
+        }
+        _ => response,
+    }
 }

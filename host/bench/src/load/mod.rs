@@ -3,13 +3,15 @@
 //!
 //! Parts: `plan` (what is asked, by which adapter, when: seeded and pure), `target` (how it is asked
 //! of one kind of server), `events` (server-sent events), `client` (one request), `drive` (closed
-//! and open loops), `summary` (percentiles), `compare` (scenarios, sides, repeats).
+//! and open loops), `summary` (percentiles), `compare` (scenarios, sides, repeats), `soak` (ill-behaved
+//! clients, and what they leave behind).
 
 mod client;
 mod compare;
 mod drive;
 mod events;
 mod plan;
+mod soak;
 mod summary;
 mod target;
 
@@ -18,6 +20,7 @@ pub use compare::{
 };
 pub use drive::{Arrivals, Length};
 pub use plan::{Popularity, PromptForm, Tokens, Workload};
+pub use soak::{Changes, Memory, Mix, Sample, Soak, SoakReport, soak};
 pub use summary::{Failures, Percentiles, Summary};
 pub use target::{Dialect, Endpoint, Target};
 

@@ -167,6 +167,16 @@ impl Plan {
         Ok(Self { workload: workload.clone(), seed, cumulative })
     }
 
+    /// What everything is drawn from.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Adapters that are asked for.
+    pub(super) fn adapters(&self) -> usize {
+        self.workload.adapters
+    }
+
     /// The request with number `index`, sent by `stream`.
     pub(super) fn request(&self, index: u64, stream: usize) -> Request {
         let mut rng = self.rng(index);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::client::End;
+use super::client::{End, Seen};
 use super::drive::Recorded;
 
 /// A distribution, in milliseconds.
@@ -94,8 +94,18 @@ pub struct Summary {
     pub ttft_ms: Percentiles,
     /// The same, of the requests that were the first to ask for their adapters.
     pub ttft_first_use_ms: Percentiles,
+    /// The same, of the requests whose adapter was in memory, where the server says so.
+    pub ttft_warm_ms: Percentiles,
+    /// The same, of the requests whose adapter had to be loaded.
+    pub ttft_cold_ms: Percentiles,
+    /// What loads took, from when they were asked for, as the server says.
+    pub adapter_wait_ms: Percentiles,
     /// Between one text of an answer and the next.
     pub itl_ms: Percentiles,
+    /// The same, of answers whose adapter was in memory, where the server says so.
+    pub itl_warm_ms: Percentiles,
+    /// The same, of answers whose adapter had to be loaded.
+    pub itl_cold_ms: Percentiles,
     /// Mean time per token behind the first, of each completed answer.
     pub tpot_ms: Percentiles,
     /// From when a request was due to its last text.
@@ -135,14 +145,7 @@ impl Summary {
                 }
             }
             summary.output_tokens += seen.output_tokens;
-            samples.itl.extend(seen.gaps_s.iter().map(|gap| f64::from(*gap) * 1e3));
-            if let Some(first) = seen.first {
-                let first = first.as_secs_f64() * 1e3;
-                samples.ttft.push(first);
-                if is_first {
-                    samples.ttft_first_use.push(first);
-                }
-            }
+            samples.take(seen, is_first);
         }
         summary.adapters = samples.adapters.len() as u64;
         if wall_s > 0.0 {
@@ -180,7 +183,12 @@ impl Summary {
             output_tokens_per_s: of(|one| one.output_tokens_per_s),
             ttft_ms: times(|one| one.ttft_ms),
             ttft_first_use_ms: times(|one| one.ttft_first_use_ms),
+            ttft_warm_ms: times(|one| one.ttft_warm_ms),
+            ttft_cold_ms: times(|one| one.ttft_cold_ms),
+            adapter_wait_ms: times(|one| one.adapter_wait_ms),
             itl_ms: times(|one| one.itl_ms),
+            itl_warm_ms: times(|one| one.itl_warm_ms),
+            itl_cold_ms: times(|one| one.itl_cold_ms),
             tpot_ms: times(|one| one.tpot_ms),
             latency_ms: times(|one| one.latency_ms),
         }
@@ -193,16 +201,53 @@ struct Samples {
     ttft: Vec<f64>,
     ttft_first_use: Vec<f64>,
     itl: Vec<f64>,
+    warm: OfResidence,
+    cold: OfResidence,
+    adapter_wait: Vec<f64>,
     tpot: Vec<f64>,
     latency: Vec<f64>,
     adapters: BTreeSet<usize>,
 }
 
+/// Values of requests whose adapters were in memory, or were not.
+#[derive(Default)]
+struct OfResidence {
+    ttft: Vec<f64>,
+    itl: Vec<f64>,
+}
+
 impl Samples {
+    /// The times of an answer, whole or cut.
+    fn take(&mut self, seen: &Seen, is_first: bool) {
+        let gaps = || seen.gaps_s.iter().map(|gap| f64::from(*gap) * 1e3);
+        self.itl.extend(gaps());
+        let of = seen.adapter_wait_ms.map(|wait| match wait > 0.0 {
+            true => {
+                self.adapter_wait.push(wait);
+                &mut self.cold
+            }
+            false => &mut self.warm,
+        });
+        let first = seen.first.map(|first| first.as_secs_f64() * 1e3);
+        if let Some(of) = of {
+            of.itl.extend(gaps());
+            of.ttft.extend(first);
+        }
+        self.ttft.extend(first);
+        if is_first {
+            self.ttft_first_use.extend(first);
+        }
+    }
+
     fn fill(self, summary: &mut Summary) {
         summary.ttft_ms = Percentiles::of(self.ttft);
         summary.ttft_first_use_ms = Percentiles::of(self.ttft_first_use);
+        summary.ttft_warm_ms = Percentiles::of(self.warm.ttft);
+        summary.ttft_cold_ms = Percentiles::of(self.cold.ttft);
+        summary.adapter_wait_ms = Percentiles::of(self.adapter_wait);
         summary.itl_ms = Percentiles::of(self.itl);
+        summary.itl_warm_ms = Percentiles::of(self.warm.itl);
+        summary.itl_cold_ms = Percentiles::of(self.cold.itl);
         summary.tpot_ms = Percentiles::of(self.tpot);
         summary.latency_ms = Percentiles::of(self.latency);
     }
@@ -227,7 +272,7 @@ fn median_count(values: impl Iterator<Item = u64>) -> u64 {
 mod tests {
     use std::time::Duration;
 
-    use super::super::client::{Failure, Seen};
+    use super::super::client::Failure;
     use super::super::drive::Outcome;
     use super::*;
 
@@ -254,13 +299,20 @@ mod tests {
         check(&[4.0, 1.0, 2.0, 3.0], 2.5);
     }
 
+    fn cold(outcome: Outcome, adapter_wait_ms: f64) -> Outcome {
+        let seen = Seen { adapter_wait_ms: Some(adapter_wait_ms), ..outcome.seen };
+        Outcome { seen, ..outcome }
+    }
+
     fn outcome(adapter: Option<usize>, times_ms: &[u64], end: End) -> Outcome {
         let first = times_ms.first().map(|time| Duration::from_millis(*time));
         let last = Duration::from_millis(times_ms.last().copied().unwrap_or_default());
         let gaps_s = times_ms.windows(2).map(|pair| (pair[1] - pair[0]) as f32 / 1e3).collect();
         let output_tokens = times_ms.len() as u64;
         let prompt_tokens = if end == End::Complete { 10 } else { 0 };
-        Outcome { adapter, seen: Seen { first, last, gaps_s, prompt_tokens, output_tokens }, end }
+        let adapter_wait_ms = adapter.map(|_| 0.0);
+        let seen = Seen { first, last, gaps_s, prompt_tokens, output_tokens, adapter_wait_ms };
+        Outcome { adapter, seen, end }
     }
 
     #[test]
@@ -270,9 +322,9 @@ mod tests {
             wall: Duration::from_secs(2),
             outcomes: vec![
                 outcome(Some(1), &[100, 110, 130], End::Complete),
-                outcome(Some(2), &[200, 216], End::Complete),
+                cold(outcome(Some(2), &[200, 216], End::Complete), 90.0),
                 outcome(Some(1), &[40], End::Complete),
-                outcome(Some(2), &[300, 310], End::Cut),
+                cold(outcome(Some(2), &[300, 310], End::Cut), 70.5),
                 outcome(Some(3), &[], failed("status 429", "busy")),
                 outcome(Some(3), &[5, 6, 7], failed("status 429", "still busy")),
                 outcome(None, &[], failed("connection", "refused")),
@@ -286,6 +338,11 @@ mod tests {
         assert_eq!((summary.ttft_ms.count, summary.ttft_ms.max), (4, 300.0));
         assert_eq!(summary.ttft_first_use_ms.count, 2);
         assert_eq!(summary.ttft_first_use_ms.mean, 150.0);
+        assert_eq!((summary.ttft_warm_ms.count, summary.ttft_warm_ms.max), (2, 100.0));
+        assert_eq!((summary.ttft_cold_ms.count, summary.ttft_cold_ms.p50), (2, 200.0));
+        assert_eq!((summary.adapter_wait_ms.count, summary.adapter_wait_ms.p50), (2, 70.5));
+        assert_eq!((summary.itl_warm_ms.count, summary.itl_warm_ms.max.round()), (2, 20.0));
+        assert_eq!((summary.itl_cold_ms.count, summary.itl_cold_ms.max.round()), (2, 16.0));
         assert_eq!((summary.itl_ms.count, summary.itl_ms.p50.round()), (4, 10.0));
         assert_eq!((summary.tpot_ms.p50, summary.tpot_ms.max), (15.0, 16.0));
         assert_eq!((summary.latency_ms.count, summary.latency_ms.max), (3, 216.0));

@@ -42,6 +42,7 @@ fn comparison(targets: Vec<Target>, arrivals: Arrivals) -> Comparison {
         repeats: 1,
         timeout: Duration::from_secs(20),
         seed: 1,
+        forget: None,
     }
 }
 
@@ -68,6 +69,9 @@ async fn a_closed_loop_counts_what_was_answered() {
     assert_eq!((summary.prompt_tokens, summary.output_tokens), (48, 60));
     assert_eq!((summary.ttft_ms.count, summary.itl_ms.count), (12, 48));
     assert_eq!((summary.tpot_ms.count, summary.latency_ms.count), (12, 12));
+    assert_eq!((summary.ttft_warm_ms.count, summary.ttft_cold_ms.count), (6, 6));
+    assert_eq!((summary.itl_warm_ms.count, summary.itl_cold_ms.count), (24, 24));
+    assert_eq!((summary.adapter_wait_ms.p50, summary.adapter_wait_ms.count), (12.5, 6));
     assert!(summary.output_tokens_per_s > 0.0 && summary.ttft_ms.p50 > 0.0);
     assert!(summary.latency_ms.p50 >= summary.ttft_ms.p50);
     // The probe, then three streams with an adapter each.

@@ -38,10 +38,11 @@ pub(super) fn write(report: &Report) -> String {
          <h2>Output tokens per second</h2>\n{throughput}\
          <h2>Time to first token, ms: median and 99th percentile</h2>\n{ttft}\
          <h2>Between tokens, ms: median and 99th percentile</h2>\n{itl}\
-         <h2>All figures</h2>\n<p>Medians of all measurements of a server; times in ms.</p>\n{}</html>\n",
+         <h2>All figures</h2>\n<p>Medians of all measurements of a server; times in ms.</p>\n{}{}</html>\n",
         legend(report),
         escape(&report.command),
         figures(report),
+        cold(report),
     )
 }
 
@@ -72,6 +73,11 @@ fn chart(report: &Report, of: impl Fn(&SideResult) -> (f64, Option<f64>, String)
         })
         .collect();
     bars(&groups)
+}
+
+/// What loading adapters did to requests.
+fn cold(report: &Report) -> String {
+    table::cold(report).iter().map(|line| format!("<p>{}</p>\n", escape(line))).collect()
 }
 
 fn figures(report: &Report) -> String {

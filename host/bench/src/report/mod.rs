@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::BenchError;
 use crate::load::ScenarioResult;
+use crate::reading::Reads;
 
 /// Changes when a field of the JSON changes its meaning or goes away.
 const VERSION: u32 = 1;
@@ -25,13 +26,21 @@ pub struct Report {
     pub command: String,
     /// What was measured.
     pub scenarios: Vec<ScenarioResult>,
+    /// What reading the adapters' files takes, if it was measured.
+    pub adapter_reads: Option<Reads>,
 }
 
 impl Report {
     /// A report of what `command` measured.
     #[must_use]
     pub fn new(started_unix_s: u64, command: String, scenarios: Vec<ScenarioResult>) -> Self {
-        Self { version: VERSION, started_unix_s, command, scenarios }
+        Self { version: VERSION, started_unix_s, command, scenarios, adapter_reads: None }
+    }
+
+    /// With what reading the adapters' files takes.
+    #[must_use]
+    pub fn with_reads(self, reads: Option<Reads>) -> Self {
+        Self { adapter_reads: reads, ..self }
     }
 
     /// Everything, every measurement included.

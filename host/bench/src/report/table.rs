@@ -1,7 +1,7 @@
 //! The table for terminals.
 
 use super::Report;
-use crate::load::{ScenarioResult, SideResult};
+use crate::load::{Percentiles, ScenarioResult, SideResult};
 
 /// Headings of the columns; the first two are text and stand left.
 pub(super) const HEADINGS: [&str; 11] = [
@@ -52,6 +52,57 @@ pub(super) fn ratio(scenario: &ScenarioResult) -> Option<String> {
     ))
 }
 
+/// What loading adapters did to requests, and how it compares with reading their files.
+pub(super) fn cold(report: &Report) -> Vec<String> {
+    let both = |times: Percentiles| format!("{:.1} / {:.1}", times.p50, times.p99);
+    let mut lines = Vec::new();
+    for (scenario, side) in
+        report.scenarios.iter().flat_map(|one| one.sides.iter().map(move |side| (one, side)))
+    {
+        let median = &side.median;
+        let (warm, cold) = (median.ttft_warm_ms, median.ttft_cold_ms);
+        if cold.count == 0 {
+            continue;
+        }
+        let added = (cold.p50 - warm.p50, cold.p99 - warm.p99);
+        let mut line = format!(
+            "{}, {}: {} of {} requests had a cold adapter. p50 / p99 in ms: TTFT {} warm, {} cold, {:.1} / \
+             {:.1} more; loads {}; ITL {} warm, {} cold",
+            scenario.name,
+            side.label,
+            cold.count,
+            cold.count + warm.count,
+            both(warm),
+            both(cold),
+            added.0,
+            added.1,
+            both(median.adapter_wait_ms),
+            both(median.itl_warm_ms),
+            both(median.itl_cold_ms),
+        );
+        if let Some(reads) = &report.adapter_reads {
+            let times = |read: Percentiles| added.1 / read.p50;
+            line.push_str(&format!(
+                ". The p99 more is {:.1} times reading the file from the page cache, {:.1} times from \
+                 the disk",
+                times(reads.cached_ms),
+                times(reads.disk_ms)
+            ));
+        }
+        lines.push(line);
+    }
+    if let Some(reads) = &report.adapter_reads {
+        lines.push(format!(
+            "adapter files, {} of {:.2} MB, p50 / p99 in ms: {} from the page cache, {} from the disk",
+            reads.files,
+            reads.mean_bytes / 1e6,
+            both(reads.cached_ms),
+            both(reads.disk_ms)
+        ));
+    }
+    lines
+}
+
 pub(super) fn write(report: &Report) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     for scenario in &report.scenarios {
@@ -80,6 +131,10 @@ pub(super) fn write(report: &Report) -> String {
         if let Some(ratio) = ratio(scenario) {
             text.push_str(&format!("  {ratio}\n"));
         }
+    }
+    for line in cold(report) {
+        text.push_str(&line);
+        text.push('\n');
     }
     for scenario in &report.scenarios {
         for side in &scenario.sides {

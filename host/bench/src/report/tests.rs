@@ -24,7 +24,12 @@ fn summary(scale: f64) -> Summary {
         output_tokens_per_s: 128.0 * scale,
         ttft_ms: times(20.0 / scale),
         ttft_first_use_ms: times(30.0 / scale),
+        ttft_warm_ms: times(19.0 / scale),
+        ttft_cold_ms: times(25.0 / scale),
+        adapter_wait_ms: times(6.0 / scale),
         itl_ms: times(8.0 / scale),
+        itl_warm_ms: times(7.5 / scale),
+        itl_cold_ms: times(8.5 / scale),
         tpot_ms: times(8.5 / scale),
         latency_ms: times(300.0 / scale),
         ..Summary::default()
@@ -59,7 +64,10 @@ fn report() -> Report {
             ratios: None,
         },
     ];
-    Report::new(1_700_000_000, "mortise bench run --url 'http://a:1'".to_owned(), scenarios)
+    let of = |p50: f64| Percentiles { count: 8, p50, p99: 2.0 * p50, ..Percentiles::default() };
+    let reads = Reads { files: 8, mean_bytes: 5.25e6, cached_ms: of(0.5), disk_ms: of(3.0) };
+    let command = "mortise bench run --url 'http://a:1'".to_owned();
+    Report::new(1_700_000_000, command, scenarios).with_reads(Some(reads))
 }
 
 /// Compares with the file, or writes what it should be beside it.

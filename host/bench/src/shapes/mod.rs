@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use crate::BenchError;
 
-pub use adapters::{AdapterPlan, adapter_name, make_adapters};
+pub(crate) use adapters::WEIGHTS_FILE;
+pub use adapters::{AdapterPlan, MadeAdapters, adapter_name, make_adapters};
 pub use draw::Dtype;
 pub use model::make_model;
 pub use vocabulary::{FIRST_WORD, word};

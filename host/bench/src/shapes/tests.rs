@@ -24,7 +24,7 @@ fn small() -> Shape {
 
 fn plan(count: usize, seed: u64) -> AdapterPlan {
     let targets = TARGETS.map(str::to_owned).to_vec();
-    AdapterPlan { count, rank: 4, targets, dtype: Dtype::F16, seed }
+    AdapterPlan { count, distinct: count, rank: 4, targets, dtype: Dtype::F16, seed }
 }
 
 fn read(path: &Path) -> Vec<u8> {
@@ -177,4 +177,39 @@ fn every_word_is_one_token_and_every_id_is_text() {
     let other = "Größe: 42 €\n";
     let ids = tokenizer.encode(other, false).expect("encodes");
     assert_eq!(tokenizer.decode(&ids, true).expect("decodes"), other);
+}
+
+#[test]
+fn links_share_weights_and_are_adapters_of_their_own() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().expect("folder");
+    let weights = |index| dir.path().join(adapter_name(index)).join(WEIGHTS_FILE);
+    let inode = |index| std::fs::metadata(weights(index)).expect("there").ino();
+    let inodes = || (0..7).map(inode).collect::<BTreeSet<_>>().len();
+    let config =
+        |index: usize| read(&dir.path().join(adapter_name(index)).join("adapter_config.json"));
+    let made = |distinct| {
+        let plan = AdapterPlan { distinct, ..plan(7, 3) };
+        make_adapters(&small(), dir.path(), &plan).expect("made")
+    };
+    let found = made(3);
+    assert_eq!((found.count, found.links), (7, 4));
+    assert_eq!(found.file_bytes, read(&weights(0)).len() as u64);
+    assert_eq!(inodes(), 3);
+    for (index, same) in [(3, 0), (4, 1), (5, 2), (6, 0)] {
+        assert_eq!(inode(index), inode(same));
+    }
+    // All with the same weights have configurations of their own.
+    assert_eq!([0, 3, 6].map(config).iter().collect::<BTreeSet<_>>().len(), 3);
+    assert_eq!(config(0), config(2));
+    // Made again with other links, nobody's file is written through a link.
+    let first = read(&weights(0));
+    assert_eq!(made(7).links, 0);
+    assert_eq!(inodes(), 7);
+    assert_eq!(read(&weights(0)), first);
+    assert_ne!(read(&weights(3)), first);
+    assert_eq!(made(100).links, 0);
+    let none = AdapterPlan { distinct: 0, ..plan(1, 3) };
+    let error = make_adapters(&small(), dir.path(), &none).expect_err("refused").to_string();
+    assert_eq!(error, "distinct: must be at least 1");
 }

@@ -1,7 +1,7 @@
 //! `mortise bench`: models and adapters to measure with, and servers measured over HTTP. What is made
 //! and how it is measured is the crate `bench`'s affair.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,11 +9,16 @@ use ::bench::load::{
     Arrivals, Comparison, Dialect, Endpoint, Length, Popularity, PromptForm, Target, Tokens,
     Workload, compare, scenarios,
 };
+use ::bench::reading::measure_reads;
 use ::bench::report::Report;
-use ::bench::shapes::{AdapterPlan, Dtype, Shape, TARGETS, make_adapters, make_model};
+use ::bench::shapes::{
+    AdapterPlan, Dtype, MadeAdapters, Shape, TARGETS, make_adapters, make_model,
+};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
+
+use super::soak::SoakArgs;
 
 /// Threads that send and read: few, since servers under test often share the machine.
 const WORKERS: usize = 2;
@@ -25,6 +30,9 @@ pub(super) enum BenchCommand {
     Make(MakeCommand),
     /// Measures a server, or two by turns
     Run(Box<RunArgs>),
+    /// Drives a server with clients that behave badly, and looks at what it holds afterwards; fails
+    /// if it holds anything, if its memory grows, or if anything failed that no client asked for
+    Soak(Box<SoakArgs>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,8 +57,12 @@ pub(super) enum MakeCommand {
         /// Where the directories go
         dir: PathBuf,
         /// How many
-        #[arg(long)]
+        #[arg(long, alias = "adapters")]
         count: usize,
+        /// Weights files of their own; those behind so many have hard links to them, and a
+        /// `lora_alpha` of their own [default: all]
+        #[arg(long)]
+        distinct: Option<usize>,
         /// Their rank
         #[arg(long, default_value_t = 16)]
         rank: usize,
@@ -99,6 +111,8 @@ pub(super) struct RunArgs {
     load: LoadArgs,
     #[command(flatten)]
     length: LengthArgs,
+    #[command(flatten)]
+    files: FilesArgs,
     /// File for all figures
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -214,11 +228,26 @@ struct LengthArgs {
     seed: u64,
 }
 
+#[derive(Debug, Args)]
+struct FilesArgs {
+    /// The adapters' folder on this machine: has some of its files read at the end, to compare cold
+    /// loads with
+    #[arg(long, value_name = "DIR")]
+    adapter_files: Option<PathBuf>,
+    /// Files that are read for that
+    #[arg(long, default_value_t = 64, requires = "adapter_files")]
+    adapter_files_read: usize,
+    /// Asks the system to forget all of them before each measurement: cold loads then read the disk
+    #[arg(long, requires = "adapter_files")]
+    forget_files: bool,
+}
+
 impl BenchCommand {
     pub(super) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Make(command) => command.run()?,
             Self::Run(args) => args.run()?,
+            Self::Soak(args) => return args.run(),
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -231,30 +260,50 @@ impl MakeCommand {
                 make_model(&Shape::of(&shape)?, &dir, dtype.into(), seed)?;
                 println!("{}", dir.display());
             }
-            Self::Adapters { shape, dir, count, rank, mut targets, dtype, seed } => {
+            Self::Adapters { shape, dir, count, distinct, rank, mut targets, dtype, seed } => {
                 if targets.is_empty() {
                     targets = TARGETS.map(str::to_owned).to_vec();
                 }
-                let plan = AdapterPlan { count, rank, targets, dtype: dtype.into(), seed };
-                make_adapters(&Shape::of(&shape)?, &dir, &plan)?;
-                println!("{count} adapters in {}", dir.display());
+                let (dtype, distinct) = (dtype.into(), distinct.unwrap_or(count));
+                let plan = AdapterPlan { count, distinct, rank, targets, dtype, seed };
+                let made = make_adapters(&Shape::of(&shape)?, &dir, &plan)?;
+                println!("{}", told(&made, &dir));
             }
         }
         Ok(())
     }
 }
 
+/// What was made, and what is no file of its own.
+fn told(made: &MadeAdapters, dir: &Path) -> String {
+    let MadeAdapters { count, links, file_bytes } = *made;
+    let megabytes = file_bytes as f64 / 1e6;
+    let told = format!("{count} adapters of {megabytes:.1} MB in {}", dir.display());
+    if links == 0 {
+        return told;
+    }
+    format!(
+        "{told}; the weights of {links} are hard links to those of the first {}: a server holds each \
+         adapter for itself, since each has a lora_alpha of its own, but the disk and the page cache \
+         hold {:.2} GB instead of {:.2}",
+        count - links,
+        (count - links) as f64 * megabytes / 1e3,
+        count as f64 * megabytes / 1e3,
+    )
+}
+
 impl RunArgs {
     fn run(self) -> Result<()> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let comparison = self.comparison()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .enable_all()
-            .build()
-            .context("start the runtime")?;
-        let results = runtime.block_on(compare(&comparison, |progress| eprintln!("{progress}")))?;
-        let report = Report::new(started, command_line(), results);
+        let results =
+            runtime()?.block_on(compare(&comparison, |progress| eprintln!("{progress}")))?;
+        let reads = self
+            .files
+            .adapter_files
+            .as_deref()
+            .map(|dir| measure_reads(dir, self.files.adapter_files_read, self.length.seed));
+        let report = Report::new(started, command_line(), results).with_reads(reads.transpose()?);
         print!("{}", report.table());
         report.save(self.json.as_deref(), self.html.as_deref())?;
         Ok(())
@@ -284,22 +333,18 @@ impl RunArgs {
             repeats: length.repeat,
             timeout: Duration::from_secs(length.timeout_s),
             seed: length.seed,
+            forget: self.files.adapter_files.clone().filter(|_| self.files.forget_files),
         })
     }
 
     fn targets(&self) -> Result<Vec<Target>> {
         let (ours, peer, load) = (&self.ours, &self.peer, &self.load);
         let target = |(url, label): (&str, &str), adapter_by: DialectArg, key: &Option<PathBuf>| {
-            let api_key = key.as_ref().map(|path| {
-                let text = std::fs::read_to_string(path);
-                text.map(|key| key.trim().to_owned())
-                    .with_context(|| format!("read {}", path.display()))
-            });
             anyhow::Ok(Target {
                 label: label.to_owned(),
                 url: url.to_owned(),
                 model: None,
-                api_key: api_key.transpose()?,
+                api_key: key_of(key.as_deref())?,
                 dialect: adapter_by.dialect(&load.adapter_prefix),
                 endpoint: if load.chat { Endpoint::Chat } else { Endpoint::Completions },
                 ignore_eos: !load.respect_eos,
@@ -359,6 +404,22 @@ impl From<PromptFormArg> for PromptForm {
             PromptFormArg::Text => Self::Text,
         }
     }
+}
+
+/// Threads that send and read.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(WORKERS).enable_all().build().context("start the runtime")
+}
+
+/// What a file with a secret holds.
+pub(super) fn key_of(path: Option<&Path>) -> Result<Option<String>> {
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path);
+        let text = text.with_context(|| format!("read {}", path.display()))?;
+        Ok(text.trim().to_owned())
+    };
+    path.map(read).transpose()
 }
 
 fn object(text: &str) -> Result<Map<String, Value>, String> {
@@ -430,6 +491,10 @@ mod tests {
         let arrivals: Vec<Arrivals> = found.scenarios.iter().map(|one| one.arrivals).collect();
         assert_eq!(arrivals, [open(0.5), open(2.0)]);
         assert_eq!(found.length, Length::Time(Duration::from_millis(1500)));
+        assert_eq!(found.forget, None);
+        assert_eq!(comparison("--url http://a --adapter-files zoo").forget, None);
+        let forget = comparison("--url http://a --adapter-files zoo --forget-files").forget;
+        assert_eq!(forget, Some(PathBuf::from("zoo")));
         let refused = |line: &str| {
             let words = std::iter::once("x").chain(line.split_whitespace());
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
@@ -438,5 +503,6 @@ mod tests {
         refused("--url http://a --seconds 1 --requests 2");
         refused("--url http://a --peer-model m");
         refused("--url http://a --body [1]");
+        refused("--url http://a --forget-files");
     }
 }

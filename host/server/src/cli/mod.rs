@@ -7,6 +7,7 @@ mod demo;
 mod key;
 mod plugin;
 mod receipt;
+mod soak;
 mod top;
 
 use std::io::IsTerminal;
@@ -148,6 +149,7 @@ mod tests {
             "bench make model tiny-100m dir --dtype f16 --seed 3",
             "bench make adapters llama-1b dir --count 9 --rank 8 --targets q_proj,v_proj",
             "bench run --url http://h:1 --concurrency 1,8 --popularity none,zipf:1 --adapters 9",
+            "bench soak --url http://h:1 --seconds 60 --adapter-files zoo --adapters 9",
             "bench run --url http://h:1 --rate 2.5 --requests 10 --prompt-tokens 64..256",
             "bench run --url http://h:1 --peer http://h:2 --peer-adapters llama-server --repeat 5",
             "top --url http://h:1 --admin http://h:2 --interval 0.5 --rows 5 --once",
