@@ -20,6 +20,12 @@ struct FinishLabels {
     finished_reason: &'static str,
 }
 
+/// What KV blocks are doing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BlockLabels {
+    state: &'static str,
+}
+
 /// One step that ran.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepReport {
@@ -37,6 +43,7 @@ pub struct EngineMetrics {
     running: Gauge,
     waiting: Gauge,
     kv_usage: Gauge<f64, AtomicU64>,
+    kv_blocks: Family<BlockLabels, Gauge>,
     prefix_queries: Counter,
     prefix_hits: Counter,
     preemptions: Counter,
@@ -72,6 +79,7 @@ impl Default for EngineMetrics {
             running: Gauge::default(),
             waiting: Gauge::default(),
             kv_usage: Gauge::default(),
+            kv_blocks: Family::default(),
             prefix_queries: Counter::default(),
             prefix_hits: Counter::default(),
             preemptions: Counter::default(),
@@ -111,6 +119,9 @@ impl EngineMetrics {
         to.register("vllm:num_requests_waiting", "Sequences that wait", self.waiting.clone());
         let usage = "Share of KV blocks that are held, 0 to 1";
         to.register("vllm:kv_cache_usage_perc", usage, self.kv_usage.clone());
+        let blocks =
+            "KV blocks that are used, hold a prefix that nobody uses (cached), or are free";
+        to.register("mortise_engine_kv_blocks", blocks, self.kv_blocks.clone());
         let queries = "Prompt tokens looked up in the prefix cache";
         to.register("vllm:prefix_cache_queries", queries, self.prefix_queries.clone());
         let hits = "Prompt tokens found in the prefix cache";
@@ -173,6 +184,12 @@ impl EngineMetrics {
         self.running.set(i64::try_from(stats.running).unwrap_or(i64::MAX));
         self.waiting.set(i64::try_from(stats.waiting).unwrap_or(i64::MAX));
         self.kv_usage.set(stats.blocks_used as f64 / stats.blocks_total as f64);
+        let free = stats.blocks_total - stats.blocks_used - stats.blocks_cached;
+        let blocks = [("used", stats.blocks_used), ("cached", stats.blocks_cached), ("free", free)];
+        for (state, count) in blocks {
+            let gauge = self.kv_blocks.get_or_create(&BlockLabels { state });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
         // The scheduler counts from its start; a counter takes what is new.
         self.prefix_queries.inc_by(stats.prefix_queries - self.prefix_queries.get());
         self.prefix_hits.inc_by(stats.prefix_hits - self.prefix_hits.get());

@@ -11,6 +11,7 @@ use crate::blend;
 use crate::files::{self, Loaded};
 use crate::index::{self, Plan};
 use crate::registry::Hold;
+use crate::seen::Seen;
 use crate::{LoraError, ModelShape};
 
 /// Weights of one adapter, laid out for shrink and expand.
@@ -24,23 +25,25 @@ pub(crate) struct Weights {
     bytes: u64,
     /// Of a blend, what each part is.
     parts: Vec<AdapterGeneration>,
+    seen: Option<Seen>,
 }
 
 impl Weights {
     /// Loads a PEFT directory for a base model. `check` sees how many bytes the weights will take
-    /// before they are read.
+    /// before they are read; `seen` is what an earlier load left.
     pub(crate) fn load(
         dir: &Path,
         shape: &ModelShape,
+        seen: Option<&Seen>,
         check: impl FnOnce(u64) -> Result<(), LoraError>,
     ) -> Result<Self, LoraError> {
         let plan = Plan::read(dir, shape)?;
         check(plan.bytes)?;
         let (targets, rank_max) = (plan.names(shape), plan.rank_max());
-        let loaded = files::load(plan.file, shape, &plan.targets)?;
-        let Loaded { generation, modules } = loaded;
+        let loaded = files::load(plan.file, shape, &plan.targets, seen)?;
+        let Loaded { generation, modules, seen } = loaded;
         let (bytes, parts) = (plan.bytes, Vec::new());
-        Ok(Self { generation, modules, targets, rank_max, bytes, parts })
+        Ok(Self { generation, modules, targets, rank_max, bytes, parts, seen })
     }
 
     /// Loads several directories as one adapter, each with its weight; `check` as in
@@ -60,7 +63,13 @@ impl Weights {
         let weights = parts.iter().map(|(_, weight)| *weight);
         let weighted: Vec<_> = generations.iter().copied().zip(weights).collect();
         let generation = blend::identity(&weighted);
-        Ok(Self { generation, modules, targets, rank_max, bytes, parts: generations })
+        let (parts, seen) = (generations, None);
+        Ok(Self { generation, modules, targets, rank_max, bytes, parts, seen })
+    }
+
+    /// What spares the next load of the same files the hashing.
+    pub(crate) fn seen(&self) -> Option<Seen> {
+        self.seen
     }
 
     /// Of a blend, what each part is.
@@ -72,7 +81,7 @@ impl Weights {
     #[cfg(test)]
     pub(crate) fn fake(generation: AdapterGeneration, bytes: u64) -> Self {
         let (modules, targets) = (Vec::new(), Vec::new());
-        Self { generation, modules, targets, rank_max: 1, bytes, parts: Vec::new() }
+        Self { generation, modules, targets, rank_max: 1, bytes, parts: Vec::new(), seen: None }
     }
 
     pub(crate) fn generation(&self) -> AdapterGeneration {
@@ -99,7 +108,7 @@ impl Adapter {
     /// # Errors
     /// See [`LoraError`].
     pub fn from_dir(dir: &Path, shape: &ModelShape) -> Result<Self, LoraError> {
-        let weights = Arc::new(Weights::load(dir, shape, |_| Ok(()))?);
+        let weights = Arc::new(Weights::load(dir, shape, None, |_| Ok(()))?);
         Ok(Self { weights, _hold: None })
     }
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+use std::time::SystemTime;
 
 use kernels::{LoraPair, WeightBytes};
 use request::{AdapterGeneration, Digest};
@@ -16,6 +17,7 @@ use crate::blend::Pairs;
 use crate::config::Target;
 use crate::header::{WeightsFile, tensor_name};
 use crate::index::Plan;
+use crate::seen::Seen;
 use crate::{LoraError, ModelShape};
 
 /// Name of the weights file.
@@ -30,26 +32,38 @@ pub(crate) struct Loaded {
     pub generation: AdapterGeneration,
     /// One entry per module of the shape.
     pub modules: Vec<Option<LoraPair>>,
+    /// What spares the next load the hashing.
+    pub seen: Option<Seen>,
 }
 
-/// Reads and lays out all tensors of a file that was opened for `targets`.
+/// Reads and lays out all tensors of a file that was opened for `targets`. A file that is what it was
+/// when it was `seen` is not hashed again.
 pub(crate) fn load(
     file: WeightsFile,
     shape: &ModelShape,
     targets: &[Target],
+    seen: Option<&Seen>,
 ) -> Result<Loaded, LoraError> {
     file.read_ahead();
-    let mut source = Source { file, digests: HashMap::new() };
-    let mut modules: Vec<Option<LoraPair>> = shape.modules.iter().map(|_| None).collect();
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    for target in source.in_file_order(shape, targets)? {
-        let module = &shape.modules[target.module];
-        let (rank, inputs, outputs) = (target.rank, module.in_features, module.out_features);
-        let a = source.weight(&tensor_name(&module.path, 'A'), [rank, inputs], &mut a)?;
-        let b = source.weight(&tensor_name(&module.path, 'B'), [outputs, rank], &mut b)?;
-        modules[target.module] = Some(LoraPair::new(&a, &b, target.scale)?);
+    let (stamp, begun) = (file.stamp()?, SystemTime::now());
+    let mut source = Source::new(file);
+    let frame = source.frame(shape, targets)?;
+    let known = seen.filter(|seen| seen.file == stamp && seen.frame == frame);
+    if let Some(seen) = known {
+        source.hashes = false;
+        let modules = source.modules(shape, targets)?;
+        if source.file.stamp()? == stamp {
+            let (generation, seen) = (seen.generation, Some(*seen));
+            return Ok(Loaded { generation, modules, seen });
+        }
+        // Written to meanwhile: what was read is nothing that was hashed.
+        source.hashes = true;
     }
-    Ok(Loaded { generation: source.identity(shape, targets)?, modules })
+    let modules = source.modules(shape, targets)?;
+    let generation = source.identity(shape, targets)?;
+    let settled = source.file.stamp()? == stamp && stamp.is_settled(begun);
+    let seen = settled.then_some(Seen { file: stamp, frame, generation });
+    Ok(Loaded { generation, modules, seen })
 }
 
 /// Reads the tensors of all parts and lays them side by side; the generation of each part. A part is
@@ -61,7 +75,7 @@ pub(crate) fn load_blend(
     let mut sources = Vec::new();
     for (Plan { file, targets, .. }, weight) in parts {
         file.read_ahead();
-        sources.push((Source { file, digests: HashMap::new() }, targets, weight));
+        sources.push((Source::new(file), targets, weight));
     }
     let (mut modules, mut a, mut b) = (Vec::new(), Vec::new(), Vec::new());
     for (index, module) in shape.modules.iter().enumerate() {
@@ -85,10 +99,34 @@ pub(crate) fn load_blend(
 /// A weights file while it is read, with the digests of what was read so far.
 struct Source {
     file: WeightsFile,
+    /// Whether what is read is hashed.
+    hashes: bool,
     digests: HashMap<String, Digest>,
 }
 
 impl Source {
+    fn new(file: WeightsFile) -> Self {
+        Self { file, hashes: true, digests: HashMap::new() }
+    }
+
+    /// Reads and lays out everything.
+    fn modules(
+        &mut self,
+        shape: &ModelShape,
+        targets: &[Target],
+    ) -> Result<Vec<Option<LoraPair>>, LoraError> {
+        let mut modules: Vec<Option<LoraPair>> = shape.modules.iter().map(|_| None).collect();
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for target in self.in_file_order(shape, targets)? {
+            let module = &shape.modules[target.module];
+            let (rank, inputs, outputs) = (target.rank, module.in_features, module.out_features);
+            let a = self.weight(&tensor_name(&module.path, 'A'), [rank, inputs], &mut a)?;
+            let b = self.weight(&tensor_name(&module.path, 'B'), [outputs, rank], &mut b)?;
+            modules[target.module] = Some(LoraPair::new(&a, &b, target.scale)?);
+        }
+        Ok(modules)
+    }
+
     /// The targets in the order in which their tensors lie.
     fn in_file_order(
         &self,
@@ -112,7 +150,9 @@ impl Source {
         buffer: &'a mut Vec<u8>,
     ) -> Result<WeightBytes<'a>, LoraError> {
         self.file.read(name, buffer)?;
-        self.digests.insert(name.to_owned(), Digest::of(buffer));
+        if self.hashes {
+            self.digests.insert(name.to_owned(), Digest::of(buffer));
+        }
         let format = self.file.format(name)?;
         Ok(WeightBytes::new(buffer, format, rows, columns)?)
     }
@@ -124,6 +164,26 @@ impl Source {
         shape: &ModelShape,
         targets: &[Target],
     ) -> Result<AdapterGeneration, LoraError> {
+        let content = |name: &str| self.digests[name].0.to_vec();
+        Ok(AdapterGeneration(self.digest(shape, targets, content)?))
+    }
+
+    /// The same with the place of each tensor instead of its content.
+    fn frame(&self, shape: &ModelShape, targets: &[Target]) -> Result<Digest, LoraError> {
+        let place = |name: &str| {
+            let place = self.file.info(name).map(|info| info.data_offsets);
+            let (start, end) = place.unwrap_or_default();
+            [(start as u64).to_le_bytes(), (end as u64).to_le_bytes()].concat()
+        };
+        self.digest(shape, targets, place)
+    }
+
+    fn digest(
+        &self,
+        shape: &ModelShape,
+        targets: &[Target],
+        last: impl Fn(&str) -> Vec<u8>,
+    ) -> Result<Digest, LoraError> {
         let mut fields: Vec<Vec<u8>> = vec![IDENTITY_TAG.to_vec()];
         for target in targets {
             fields.push(shape.modules[target.module].path.as_bytes().to_vec());
@@ -134,9 +194,9 @@ impl Source {
             let info = self.file.info(name)?;
             fields.push(name.as_bytes().to_vec());
             fields.push(format!("{:?} {:?}", info.dtype, info.shape).into_bytes());
-            fields.push(self.digests[name].0.to_vec());
+            fields.push(last(name));
         }
-        Ok(AdapterGeneration(Digest::of_fields(fields.iter().map(Vec::as_slice))))
+        Ok(Digest::of_fields(fields.iter().map(Vec::as_slice)))
     }
 }
 

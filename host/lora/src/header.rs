@@ -12,6 +12,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::config::Target;
+use crate::seen::FileStamp;
 use crate::{LoraError, ModelShape, files};
 
 /// Largest header that is read.
@@ -201,6 +202,12 @@ impl WeightsFile {
         use rustix::fs::{Advice, fadvise};
         // A hint: where the system has none, reading is as fast as it is.
         let _ = fadvise(&self.file, 0, None, Advice::WillNeed);
+    }
+
+    /// Which file it is, and when it was last written to.
+    pub(crate) fn stamp(&self) -> Result<FileStamp, LoraError> {
+        let failed = |source| LoraError::Read { path: self.path.clone(), source };
+        FileStamp::of(&self.file).map_err(failed)
     }
 
     fn check(&self, name: &str, expected: [usize; 2]) -> Result<(), LoraError> {

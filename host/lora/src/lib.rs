@@ -3,7 +3,7 @@
 //! Parts: [`config`] (`adapter_config.json`, and which modules it targets), `header` and [`files`]
 //! (the tensors), `index` (what is known without them), [`adapter`] (immutable weights, named by
 //! content), `blend` (several adapters as one), `tier` (what is in memory, who
-//! may be evicted), [`registry`] (alias, generation, lease,
+//! may be evicted), `seen` (files that need not be hashed again), [`registry`] (alias, generation, lease,
 //! loader threads, the folder of adapters), [`shape`] (what a base model offers to attach to).
 //!
 //! This crate never merges weights into a base model, never applies a part of an adapter it can't
@@ -20,6 +20,7 @@ mod header;
 mod index;
 mod metrics;
 pub mod registry;
+mod seen;
 pub mod shape;
 mod tier;
 

@@ -12,6 +12,10 @@ use prometheus_client::registry::Registry;
 pub struct RegistryMetrics {
     resident: Gauge,
     resident_bytes: Gauge,
+    registered: Gauge,
+    leases: Gauge,
+    waiting: Gauge,
+    loading: Gauge,
     hits: Counter,
     loads: Counter,
     load_failures: Counter,
@@ -28,6 +32,10 @@ impl Default for RegistryMetrics {
         Self {
             resident: Gauge::default(),
             resident_bytes: Gauge::default(),
+            registered: Gauge::default(),
+            leases: Gauge::default(),
+            waiting: Gauge::default(),
+            loading: Gauge::default(),
             hits: Counter::default(),
             loads: Counter::default(),
             load_failures: Counter::default(),
@@ -39,6 +47,16 @@ impl Default for RegistryMetrics {
     }
 }
 
+/// How much there is of what a registry holds, at one time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Levels {
+    pub(crate) resident: usize,
+    pub(crate) resident_bytes: u64,
+    pub(crate) registered: usize,
+    pub(crate) leases: usize,
+    pub(crate) loading: usize,
+}
+
 impl RegistryMetrics {
     /// Adds the metrics to `registry`.
     pub fn register(&self, to: &mut Registry) {
@@ -46,6 +64,14 @@ impl RegistryMetrics {
         to.register("mortise_adapters_resident", resident, self.resident.clone());
         let bytes = "Bytes of adapters in memory and of loads that run";
         to.register("mortise_adapters_resident_bytes", bytes, self.resident_bytes.clone());
+        let registered = "Names of adapters";
+        to.register("mortise_adapters_registered", registered, self.registered.clone());
+        let leases = "Holds of requests on adapters";
+        to.register("mortise_adapter_leases", leases, self.leases.clone());
+        let waiting = "Requests that wait for adapters";
+        to.register("mortise_adapter_waiting", waiting, self.waiting.clone());
+        let loading = "Loads that run or are queued";
+        to.register("mortise_adapters_loading", loading, self.loading.clone());
         let hits = "Requests whose adapter was in memory";
         to.register("mortise_adapter_hits", hits, self.hits.clone());
         let loads = "Loads that ended well";
@@ -62,9 +88,23 @@ impl RegistryMetrics {
         to.register("mortise_adapter_wait_seconds", wait, self.wait_seconds.clone());
     }
 
-    pub(crate) fn observe_residents(&self, resident: usize, bytes: u64) {
-        self.resident.set(i64::try_from(resident).unwrap_or(i64::MAX));
-        self.resident_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    pub(crate) fn observe(&self, levels: &Levels) {
+        let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.resident, levels.resident);
+        set(&self.registered, levels.registered);
+        set(&self.leases, levels.leases);
+        set(&self.loading, levels.loading);
+        self.resident_bytes.set(i64::try_from(levels.resident_bytes).unwrap_or(i64::MAX));
+    }
+
+    /// One more request waits.
+    pub(crate) fn waits(&self) {
+        self.waiting.inc();
+    }
+
+    /// One of them has its adapter, or has left.
+    pub(crate) fn waits_no_more(&self) {
+        self.waiting.dec();
     }
 
     pub(crate) fn hit(&self) {

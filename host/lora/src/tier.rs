@@ -60,6 +60,10 @@ pub(crate) struct Tier<K> {
     idle_bytes: u64,
     floor: u64,
     uses: u64,
+    /// Leases of all slots.
+    leased: usize,
+    /// Whether any slot may be spent.
+    spends: bool,
     slots: HashMap<K, Slot>,
     /// Slots without a lease, the first to go in front.
     idle: BTreeSet<(u64, u64, K)>,
@@ -73,6 +77,8 @@ impl<K: Copy + Eq + Ord + Hash> Tier<K> {
             idle_bytes: 0,
             floor: 0,
             uses: 0,
+            leased: 0,
+            spends: false,
             slots: HashMap::new(),
             idle: BTreeSet::new(),
         }
@@ -81,6 +87,11 @@ impl<K: Copy + Eq + Ord + Hash> Tier<K> {
     /// Bytes of residents and of loads that run.
     pub(crate) fn held(&self) -> u64 {
         self.held
+    }
+
+    /// Leases of all residents.
+    pub(crate) fn leased(&self) -> usize {
+        self.leased
     }
 
     /// Residents.
@@ -159,6 +170,7 @@ impl<K: Copy + Eq + Ord + Hash> Tier<K> {
             self.idle_bytes -= slot.bytes;
         }
         self.uses += 1;
+        self.leased += 1;
         let (uses, floor) = (self.uses, self.floor);
         let slot = self.slots.get_mut(&key).expect("found above");
         slot.leases += 1;
@@ -171,6 +183,7 @@ impl<K: Copy + Eq + Ord + Hash> Tier<K> {
     pub(crate) fn release(&mut self, key: K) -> bool {
         let slot = self.slots.get_mut(&key).expect("what is leased is resident");
         slot.leases -= 1;
+        self.leased -= 1;
         let (last, stays) = (slot.leases == 0, slot.keep && !slot.spent);
         if last && stays {
             self.set_idle(key);
@@ -215,13 +228,17 @@ impl<K: Copy + Eq + Ord + Hash> Tier<K> {
             }
             let slot = self.slots.get_mut(&key).expect("listed above");
             slot.spent = true;
+            self.spends = true;
             freed += slot.bytes;
         }
     }
 
     /// Nothing waits: all residents give leases again.
     pub(crate) fn spare(&mut self) {
-        self.slots.values_mut().for_each(|slot| slot.spent = false);
+        // Asked at every change, and mostly for nothing.
+        if std::mem::take(&mut self.spends) {
+            self.slots.values_mut().for_each(|slot| slot.spent = false);
+        }
     }
 
     fn set_idle(&mut self, key: K) {

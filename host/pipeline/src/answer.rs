@@ -1,6 +1,7 @@
 //! What comes back: a stream of events that ends in a summary or a failure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::request::{FinishReason, RequestId, TokenId, Usage};
 use engine::Timing;
@@ -140,6 +141,9 @@ pub struct Answer {
     pub model: String,
     /// Tokens that the model continues; none if a plugin answers.
     pub prompt: Arc<[TokenId]>,
+    /// How long the load of its adapter took, from when it was asked for; zero if it was in memory,
+    /// `None` without an adapter of its own.
+    pub adapter_wait: Option<Duration>,
     pub(crate) events: mpsc::Receiver<AnswerEvent>,
 }
 

@@ -2,6 +2,7 @@
 //! did, for the receipt.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::request::{AdapterGeneration, Usage};
 use plugin_host::{Chain, Plugin, PluginFault, RequestInfo};
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) generation: Option<AdapterGeneration>,
     /// Its alias, or those of a blend's parts.
     pub(crate) parts: Vec<String>,
+    /// How long its load took; zero if it was in memory, `None` without an adapter.
+    pub(crate) adapter_wait: Option<Duration>,
     /// Where to find what that adapter, or each of a blend, was trained on.
     pub(crate) corpora: Vec<CorpusRef>,
     /// Tokens of the prompt, once encoded.
@@ -81,6 +84,7 @@ impl Context {
             adapter: None,
             generation: None,
             parts: Vec::new(),
+            adapter_wait: None,
             corpora: Vec::new(),
             prompt_tokens: 0,
         }
@@ -158,6 +162,7 @@ impl Context {
     pub(crate) fn lease(&mut self, lease: &lora::Lease, corpora: &CorpusStore) {
         // Pinned now: the alias may mean another adapter, with another corpus, when the answer ends.
         self.answered(&Answered::of(lease, corpora));
+        self.adapter_wait = Some(lease.waited().unwrap_or_default());
     }
 
     /// As [`Context::lease`], for an adapter that was let go since.

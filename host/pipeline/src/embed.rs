@@ -2,6 +2,7 @@
 //! and recorded as any other; there is no text to filter, and none to credit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::request::{Digest, RequestId, SamplingParams, ServingOptions, Usage};
 use engine::{EngineEvent, OutputStream};
@@ -48,6 +49,8 @@ pub struct Embedded {
     pub usage: Usage,
     /// Digest of the receipt in the log, in hex.
     pub receipt_hash: String,
+    /// As in [`crate::Answer`].
+    pub adapter_wait: Option<Duration>,
 }
 
 /// What came of a request before its receipt.
@@ -64,7 +67,7 @@ impl Pipeline {
     pub async fn embed(&self, request: EmbedRequest) -> Result<Embedded, PipelineError> {
         let (sender, receiver) = oneshot::channel();
         let carried = self.clone();
-        self.shared.tasks.spawn(async move { carried.carry_embedding(request, sender).await });
+        self.shared.spawn(async move { carried.carry_embedding(request, sender).await });
         let stopped = |_| PipelineError::Internal { message: "the embedding stopped".to_owned() };
         receiver.await.map_err(stopped)?
     }
@@ -81,7 +84,14 @@ impl Pipeline {
             Ok(End::Done { model, mean, usage }) => {
                 let recorded =
                     self.record_embedding(&mut context, Outcome::Completed, &mean, usage);
-                recorded.await.map(|receipt_hash| Embedded { id, model, mean, usage, receipt_hash })
+                recorded.await.map(|receipt_hash| Embedded {
+                    id,
+                    model,
+                    mean,
+                    usage,
+                    receipt_hash,
+                    adapter_wait: context.adapter_wait,
+                })
             }
             Ok(End::Cancelled) => {
                 let usage = Usage { prompt_tokens: context.prompt_tokens, ..Usage::default() };

@@ -8,6 +8,7 @@
 
 pub mod answer;
 mod capabilities;
+mod client;
 pub mod config;
 mod context;
 mod corpus_file;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::answer::{Answer, AnswerEvent, Summary};
+use crate::client::Client;
 use crate::config::PipelineConfig;
 use crate::context::Context;
 use crate::corpus_store::CorpusStore;
@@ -116,9 +117,10 @@ impl Pipeline {
             }
         };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let carried = self.clone();
-        self.shared.tasks.spawn(async move { carried.carry(context, work, sender).await });
-        Ok(Answer { id, model, prompt, events })
+        let (carried, adapter_wait) = (self.clone(), context.adapter_wait);
+        let client = Client::new(sender, self.shared.config.client_stall_max);
+        self.shared.spawn(async move { carried.carry(context, work, client).await });
+        Ok(Answer { id, model, prompt, adapter_wait, events })
     }
 
     /// Stages route to generate, up to the engine's queue.
@@ -256,11 +258,11 @@ impl Pipeline {
     }
 
     /// From the first token to the receipt.
-    async fn carry(self, mut context: Context, work: Work, sender: mpsc::Sender<AnswerEvent>) {
+    async fn carry(self, mut context: Context, work: Work, client: Client) {
         let mut timing = Timing::default();
         let ends = match work {
             Work::Generate { choices, mut meter, _lease } => {
-                let ends = Self::generate(choices, &sender).await;
+                let ends = Self::generate(choices, &client).await;
                 if let Ok(ends) = &ends {
                     let of_choices: Vec<Usage> = ends.iter().map(|end| end.usage).collect();
                     meter.tell(context.total_usage(&of_choices));
@@ -268,43 +270,38 @@ impl Pipeline {
                 timing = meter.timing();
                 ends
             }
-            Work::Respond { text, post } => Ok(vec![Self::respond(text, post, &sender).await]),
+            Work::Respond { text, post } => Ok(vec![Self::respond(text, post, &client).await]),
             Work::Agent { plugin, messages } => {
-                self.agent(&mut context, &plugin, messages, &sender).await.map(|end| vec![end])
+                self.agent(&mut context, &plugin, messages, &client).await.map(|end| vec![end])
             }
         };
         let event = match ends {
-            Ok(ends) => self.close(&mut context, ends, (sender.is_closed(), timing)).await,
+            Ok(ends) => self.close(&mut context, ends, (client.has_left(), timing)).await,
             Err(error) => {
                 self.refuse(&mut context, &error).await;
                 AnswerEvent::Failed(error)
             }
         };
-        // A closed channel is the client's departure.
-        let _ = sender.send(event).await;
+        client.tell(event).await;
     }
 
     async fn generate(
         choices: Vec<Choice>,
-        sender: &mpsc::Sender<AnswerEvent>,
+        client: &Client,
     ) -> Result<Vec<ChoiceEnd>, PipelineError> {
         let run = |choice: Choice| async {
             let index = choice.index;
-            let end = choice.run(sender.clone()).await;
+            let end = choice.run(client.clone()).await;
             if end.error.is_none() {
                 let event = AnswerEvent::Finished { choice: index, reason: end.reason };
-                let _ = sender.send(event).await;
+                client.tell(event).await;
             }
             end
         };
         Ok(futures_util::future::join_all(choices.into_iter().map(run)).await)
     }
 
-    async fn respond(
-        text: String,
-        mut post: Postprocessors,
-        sender: &mpsc::Sender<AnswerEvent>,
-    ) -> ChoiceEnd {
+    async fn respond(text: String, mut post: Postprocessors, client: &Client) -> ChoiceEnd {
         let (mut text, mut reason, mut error) = (text, FinishReason::Stop, None);
         let verbatim = false;
         match postprocess::whole(&mut post, std::mem::take(&mut text), reason.as_str()).await {
@@ -315,8 +312,8 @@ impl Pipeline {
                 }
                 let (tokens, ids) = (Vec::new(), Vec::new());
                 let delta = AnswerEvent::Delta { choice: 0, text: text.clone(), tokens, ids };
-                let _ = sender.send(delta).await;
-                let _ = sender.send(AnswerEvent::Finished { choice: 0, reason }).await;
+                client.tell(delta).await;
+                client.tell(AnswerEvent::Finished { choice: 0, reason }).await;
             }
             Err(failed) => error = Some(failed),
         }
@@ -329,12 +326,12 @@ impl Pipeline {
         context: &mut Context,
         plugin: &Arc<plugin_host::Plugin>,
         messages: Vec<Message>,
-        sender: &mpsc::Sender<AnswerEvent>,
+        client: &Client,
     ) -> Result<ChoiceEnd, PipelineError> {
         let running = agent::run(&self.shared, context, plugin, messages);
         let ended = tokio::select! {
             ended = running => Some(ended?),
-            () = sender.closed() => None,
+            () = client.left() => None,
         };
         let post = Postprocessors::open(context).await?;
         let Some(ended) = ended else {
@@ -343,7 +340,7 @@ impl Pipeline {
         if let Some(answered) = &ended.answered {
             context.answered(answered);
         }
-        let mut end = Self::respond(ended.message.content, post, sender).await;
+        let mut end = Self::respond(ended.message.content, post, client).await;
         end.usage = ended.usage;
         Ok(end)
     }

@@ -79,6 +79,15 @@ impl Shared {
         Ok(asked.unwrap_or(default.min(left)))
     }
 
+    /// Carries a request to its receipt, whether or not anybody waits for it.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let in_flight = self.metrics.begun();
+        self.tasks.spawn(async move {
+            work.await;
+            drop(in_flight);
+        });
+    }
+
     /// The lease that a request has waited for while other stages ran, for as long as it may.
     pub(crate) async fn lease(&self, acquire: lora::Acquire) -> Result<lora::Lease, PipelineError> {
         let alias = acquire.alias().to_owned();

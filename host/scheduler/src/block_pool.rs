@@ -24,6 +24,8 @@ pub struct BlockPool {
     /// Blocks that nobody holds, the one freed first in front.
     free: BTreeMap<u64, BlockId>,
     by_hash: HashMap<BlockHash, BlockId>,
+    /// Blocks that nobody holds and that have content.
+    cached: usize,
     clock: u64,
 }
 
@@ -37,6 +39,7 @@ impl BlockPool {
             blocks: blocks.collect(),
             free: (0..count).map(|id| (u64::from(id), id)).collect(),
             by_hash: HashMap::new(),
+            cached: 0,
             clock: u64::from(count),
         }
     }
@@ -45,6 +48,12 @@ impl BlockPool {
     #[must_use]
     pub fn free_blocks(&self) -> usize {
         self.free.len()
+    }
+
+    /// Those of them that have content which may be asked for again.
+    #[must_use]
+    pub fn cached_blocks(&self) -> usize {
+        self.cached
     }
 
     /// All blocks.
@@ -60,6 +69,7 @@ impl BlockPool {
         debug_assert_eq!(block.references, 0, "a free block has no holder");
         if let Some(hash) = block.hash.take() {
             self.by_hash.remove(&hash);
+            self.cached -= 1;
         }
         block.references = 1;
         Some(id)
@@ -77,6 +87,7 @@ impl BlockPool {
         let block = &mut self.blocks[id as usize];
         if block.references == 0 {
             self.free.remove(&block.freed);
+            self.cached -= 1;
         }
         block.references += 1;
         Some(id)
@@ -101,6 +112,7 @@ impl BlockPool {
         if block.references == 0 {
             self.clock += 1;
             block.freed = self.clock;
+            self.cached += usize::from(block.hash.is_some());
             self.free.insert(self.clock, id);
         }
     }
@@ -109,5 +121,38 @@ impl BlockPool {
     #[cfg(test)]
     pub(crate) fn references(&self, id: BlockId) -> u32 {
         self.blocks[id as usize].references
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_used_cached_or_free() {
+        let mut pool = BlockPool::new(3);
+        let check = |pool: &BlockPool, expect: [usize; 3]| {
+            let (total, free, cached) =
+                (pool.total_blocks(), pool.free_blocks(), pool.cached_blocks());
+            assert_eq!([total - free, cached, free - cached], expect);
+        };
+        let hash = BlockHash::root([7; 32]);
+        check(&pool, [0, 0, 3]);
+        let (one, two) = (pool.allocate().expect("free"), pool.allocate().expect("free"));
+        pool.publish(one, hash);
+        check(&pool, [2, 0, 1]);
+        pool.release(two);
+        check(&pool, [1, 0, 2]);
+        pool.release(one);
+        check(&pool, [0, 1, 2]);
+        assert_eq!(pool.share(hash), Some(one));
+        assert_eq!(pool.share(hash), Some(one));
+        check(&pool, [1, 0, 2]);
+        pool.release(one);
+        pool.release(one);
+        check(&pool, [0, 1, 2]);
+        (0..3).for_each(|_| assert!(pool.allocate().is_some()));
+        check(&pool, [3, 0, 0]);
+        assert_eq!(pool.find(hash), None);
     }
 }

@@ -109,6 +109,8 @@ pub struct SchedulerStats {
     pub waiting: usize,
     /// Blocks that are held.
     pub blocks_used: usize,
+    /// Blocks that nobody holds, whose content may be asked for again.
+    pub blocks_cached: usize,
     /// All blocks.
     pub blocks_total: usize,
     /// Prompt tokens looked up in the prefix cache, since the start.

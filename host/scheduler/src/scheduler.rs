@@ -202,6 +202,7 @@ impl Scheduler {
             running: self.running.len(),
             waiting: self.queue.len(),
             blocks_used: self.pool.total_blocks() - self.pool.free_blocks(),
+            blocks_cached: self.pool.cached_blocks(),
             blocks_total: self.pool.total_blocks(),
             prefix_queries: self.prefix_queries,
             prefix_hits: self.prefix_hits,

@@ -7,6 +7,7 @@ use safetensors::Dtype;
 
 use super::*;
 use crate::Adapter;
+use crate::seen::FileStamp;
 use crate::testing::{SIZES, Written, shape, tensors, write};
 
 const CONFIG: &str = r#""r": 2, "lora_alpha": 3"#;
@@ -117,4 +118,38 @@ fn files_cut_short_or_lying_are_refused() {
     assert!(matches!(load(), Err(LoraError::FileTooLarge { .. })));
     fs::remove_file(&path).unwrap();
     assert!(matches!(load(), Err(LoraError::Read { .. })));
+}
+
+#[test]
+fn a_file_is_hashed_again_if_it_may_have_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), CONFIG, &tensors(2, 1.0));
+    let load = |seen: Option<&Seen>| {
+        let plan = Plan::read(dir.path(), &shape()).unwrap();
+        super::load(plan.file, &shape(), &plan.targets, seen).unwrap()
+    };
+    let first = load(None);
+    // Written just now: a write in the same tick of the clock would not show.
+    assert_eq!(first.seen, None);
+    let plan = Plan::read(dir.path(), &shape()).unwrap();
+    let frame = Source::new(plan.file).frame(&shape(), &plan.targets).unwrap();
+    let told = AdapterGeneration(Digest::of(b"told"));
+    let path = dir.path().join(WEIGHTS_FILE);
+    let stamp = || FileStamp::of(&File::open(&path).unwrap()).unwrap();
+    let seen = Seen { file: stamp(), frame, generation: told };
+    let again = load(Some(&seen));
+    assert_eq!((again.generation, again.seen), (told, Some(seen)));
+    let laid = |loaded: &Loaded| format!("{:?}", loaded.modules);
+    assert_eq!(laid(&again), laid(&first));
+    // Another configuration, or another file.
+    let other = Seen { frame: Digest::of(b"other"), ..seen };
+    assert_eq!(load(Some(&other)).generation, first.generation);
+    write(dir.path(), r#""r": 2, "lora_alpha": 4"#, &tensors(2, 1.0));
+    let moved = load(Some(&Seen { file: stamp(), ..seen }));
+    assert!(moved.generation != told && moved.generation != first.generation);
+    let mut flipped = tensors(2, 1.0);
+    flipped[0].bytes[0] ^= 1;
+    write(dir.path(), CONFIG, &flipped);
+    let changed = load(Some(&seen)).generation;
+    assert!(changed != told && changed != first.generation);
 }

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -84,6 +83,7 @@ impl World {
             origin: Origin::Named,
             parts: Vec::new(),
             generation: OnceLock::new(),
+            seen: Mutex::default(),
             counts: Counts::default(),
         })
     }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use request::AdapterGeneration;
 use tokio::sync::oneshot;
@@ -22,11 +23,19 @@ pub(super) type Outcome = Result<Lease, Arc<LoraError>>;
 pub struct Lease {
     adapter: Arc<Adapter>,
     version: Arc<Version>,
+    waited: Option<Duration>,
 }
 
 impl Lease {
-    pub(super) fn new(adapter: Adapter, version: Arc<Version>) -> Self {
-        Self { adapter: Arc::new(adapter), version }
+    pub(super) fn new(adapter: Adapter, version: Arc<Version>, waited: Option<Duration>) -> Self {
+        Self { adapter: Arc::new(adapter), version, waited }
+    }
+
+    /// How long its load took since it was asked for, the time until there was room included; `None` if
+    /// it was in memory.
+    #[must_use]
+    pub fn waited(&self) -> Option<Duration> {
+        self.waited
     }
 
     /// The adapter. It stays in memory as long as anybody holds it.
@@ -39,7 +48,8 @@ impl Lease {
     /// the alias again could give a newer one.
     #[must_use]
     pub fn share(&self) -> Self {
-        Self { adapter: Arc::clone(&self.adapter), version: Arc::clone(&self.version) }
+        let (adapter, version) = (Arc::clone(&self.adapter), Arc::clone(&self.version));
+        Self { adapter, version, waited: self.waited }
     }
 
     /// Hash of its configuration and weights.
@@ -150,6 +160,7 @@ impl std::fmt::Debug for Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.0.metrics.waits_no_more();
     }
 }
 

@@ -33,7 +33,10 @@ impl Backing for Files {
             same.then_some(()).ok_or_else(changed)
         };
         if version.parts.is_empty() {
-            return Weights::load(&indexed.dir, &self.shape, check);
+            let seen = *version.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let weights = Weights::load(&indexed.dir, &self.shape, seen.as_ref(), check)?;
+            *version.seen.lock().unwrap_or_else(PoisonError::into_inner) = weights.seen();
+            return Ok(weights);
         }
         let part = |(part, weight): &(Arc<Version>, f32)| (part.indexed.dir.clone(), *weight);
         let parts: Vec<_> = version.parts.iter().map(part).collect();

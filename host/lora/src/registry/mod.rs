@@ -19,7 +19,7 @@ mod shared;
 mod version;
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::header::LastHeader;
@@ -282,6 +282,7 @@ impl Registry {
             origin,
             parts,
             generation: OnceLock::new(),
+            seen: Mutex::default(),
             counts: Counts::default(),
         }))
     }

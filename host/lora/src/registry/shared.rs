@@ -14,7 +14,7 @@ use super::loader::Backing;
 use super::version::{Residence, Version};
 use super::{LoadObserver, RegistryConfig};
 use crate::adapter::Weights;
-use crate::metrics::RegistryMetrics;
+use crate::metrics::{Levels, RegistryMetrics};
 use crate::tier::{Room, Tier};
 use crate::{Adapter, LoraError};
 
@@ -125,7 +125,7 @@ impl Shared {
             let mut state = self.lock();
             let result = change(&mut state, &mut effects);
             state.pump(self, &mut effects);
-            self.metrics.observe_residents(state.tier.len(), state.tier.held());
+            self.metrics.observe(&state.levels());
             (result, !(state.jobs.is_empty() && state.trash.is_empty()))
         };
         if work {
@@ -143,7 +143,10 @@ impl Shared {
     fn ticket(self: &Arc<Self>) -> Result<Ticket, LoraError> {
         let room = |waiting| (waiting < self.config.waiters_max).then_some(waiting + 1);
         match self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, room) {
-            Ok(_) => Ok(Ticket(Arc::clone(self))),
+            Ok(_) => {
+                self.metrics.waits();
+                Ok(Ticket(Arc::clone(self)))
+            }
             Err(waiting) => Err(LoraError::Busy { waiting }),
         }
     }
@@ -171,7 +174,7 @@ impl State {
     /// A lease on the generation of `version`, if that is in memory and still lent.
     fn lease(&mut self, shared: &Arc<Shared>, version: &Arc<Version>) -> Option<Lease> {
         let generation = *version.generation.get()?;
-        self.tier.lease(generation).then(|| self.leased(shared, version, generation))
+        self.tier.lease(generation).then(|| self.leased(shared, version, (generation, None)))
     }
 
     /// The lease that the tier has just counted.
@@ -179,11 +182,11 @@ impl State {
         &self,
         shared: &Arc<Shared>,
         version: &Arc<Version>,
-        generation: AdapterGeneration,
+        (generation, waited): (AdapterGeneration, Option<Duration>),
     ) -> Lease {
         let weights = Arc::clone(&self.residents[&generation].weights);
         let hold = Hold::new(Arc::clone(shared), generation);
-        Lease::new(Adapter::held(weights, hold), Arc::clone(version))
+        Lease::new(Adapter::held(weights, hold), Arc::clone(version), waited)
     }
 
     fn enqueue(&mut self, version: &Arc<Version>, waiter: Waiter) {
@@ -243,8 +246,10 @@ impl State {
         for waiter in flight.waiters.into_iter().filter(|waiter| !waiter.sender.is_closed()) {
             let generation = *version.generation.get().expect("what is in memory was loaded");
             self.tier.lease_loaded(generation);
-            shared.metrics.waited(now.saturating_sub(waiter.since));
-            effects.0.push((waiter.sender, Ok(self.leased(shared, version, generation))));
+            let waited = now.saturating_sub(waiter.since);
+            shared.metrics.waited(waited);
+            let lease = self.leased(shared, version, (generation, Some(waited)));
+            effects.0.push((waiter.sender, Ok(lease)));
         }
     }
 
@@ -425,6 +430,16 @@ impl State {
         self.closed = true;
         self.flights.clear();
         self.queue.clear();
+    }
+
+    fn levels(&self) -> Levels {
+        Levels {
+            resident: self.tier.len(),
+            resident_bytes: self.tier.held(),
+            registered: self.aliases.len(),
+            leases: self.tier.leased(),
+            loading: self.flights.len(),
+        }
     }
 
     /// Bytes of weights in memory and of loads that run.

@@ -3,12 +3,13 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use request::AdapterGeneration;
 
 use crate::index::Indexed;
+use crate::seen::Seen;
 
 /// Where an alias comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(crate) struct Version {
     pub(super) parts: Vec<(Arc<Version>, f32)>,
     /// Set by the first load; a later one that finds something else is refused.
     pub(super) generation: OnceLock<AdapterGeneration>,
+    /// Its weights file as of the last load that hashed it.
+    pub(super) seen: Mutex<Option<Seen>>,
     pub(super) counts: Counts,
 }
 

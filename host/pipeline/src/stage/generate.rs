@@ -6,9 +6,9 @@ use std::sync::Arc;
 use ::request::{FinishReason, TokenId, TokenLogprob, Usage};
 use engine::{EngineEvent, OutputStream};
 use tokenization::{IncrementalDecoder, StopMatcher, Tokenizer};
-use tokio::sync::mpsc;
 
 use crate::answer::{Alternative, AnswerEvent, TokenPiece};
+use crate::client::Client;
 use crate::error::PipelineError;
 use crate::stage::filters::Output;
 use crate::stage::postprocess::Postprocessors;
@@ -65,7 +65,7 @@ struct Progress {
     decoder: IncrementalDecoder,
     stops: StopMatcher,
     post: Postprocessors,
-    sender: mpsc::Sender<AnswerEvent>,
+    client: Client,
     raw: String,
     sent: String,
     /// Token pieces that have not been sent yet.
@@ -84,14 +84,14 @@ enum Ended {
 impl Choice {
     /// Runs to the end, the client's departure, or a failure. Never returns early without having
     /// dropped the engine's stream, which frees its blocks at the next step.
-    pub(crate) async fn run(self, sender: mpsc::Sender<AnswerEvent>) -> ChoiceEnd {
+    pub(crate) async fn run(self, client: Client) -> ChoiceEnd {
         let Self { index, mut stream, post, tokenizer, stop, logprobs, prompt_tokens, .. } = self;
         let mut progress = Progress {
             index,
             decoder: IncrementalDecoder::new(Arc::clone(&tokenizer), true),
             stops: StopMatcher::new(stop),
             post,
-            sender,
+            client,
             raw: String::new(),
             sent: String::new(),
             pieces: Vec::new(),
@@ -134,7 +134,7 @@ async fn drive(
     loop {
         let event = tokio::select! {
             event = stream.next() => event,
-            () = progress.sender.closed() => return Ok(Ended::Early(FinishReason::Cancelled)),
+            () = progress.client.left() => return Ok(Ended::Early(FinishReason::Cancelled)),
         };
         match event {
             Some(EngineEvent::PromptLogprobs(logprobs)) => {
@@ -211,8 +211,7 @@ impl Progress {
         if !text.is_empty() {
             let (tokens, ids) = (Vec::new(), Vec::new());
             let event = AnswerEvent::Delta { choice: self.index, text, tokens, ids };
-            // A closed channel is the client's departure.
-            let _ = self.sender.send(event).await;
+            self.client.tell(event).await;
         }
     }
 
@@ -227,8 +226,7 @@ impl Progress {
         let tokens = std::mem::take(&mut self.pieces);
         let ids = std::mem::take(&mut self.ids);
         let event = AnswerEvent::Delta { choice: self.index, text, tokens, ids };
-        // A closed channel is the client's departure.
-        let _ = self.sender.send(event).await;
+        self.client.tell(event).await;
     }
 }
 

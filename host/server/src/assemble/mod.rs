@@ -2,13 +2,14 @@
 //!
 //! Parts: [`adapters`] (PEFT directories with their corpora), [`plugins`] (folders of components),
 //! [`digest`] (what the base model is), [`text`] (its tokenizer and template), [`memory`] (what the machine
-//! has), [`token`] (the admin API's secret). Reads files and compiles: not for an async thread. Serves
-//! nothing.
+//! has), [`process`] (what of it is taken), [`token`] (the admin API's secret). Reads files and compiles:
+//! not for an async thread. Serves nothing.
 
 pub(crate) mod adapters;
 pub(crate) mod digest;
 mod memory;
 mod plugins;
+mod process;
 mod text;
 pub(crate) mod token;
 
@@ -121,6 +122,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
     adapters.registry().metrics().register(&mut metrics);
     pipeline.metrics().register(&mut metrics);
     plugins.metrics().register(&mut metrics);
+    metrics.register_collector(Box::new(process::Process));
     let metrics = Arc::new(metrics);
     Ok(Parts { pipeline, engine, ledger, adapters, plugins, metrics })
 }
@@ -231,6 +233,7 @@ fn pipeline_config(limits: &Limits) -> PipelineConfig {
         choices_max: limits.choices_max,
         retry_after_s: limits.retry_after_s,
         adapter_wait_max: Duration::from_secs(limits.adapter_wait_s_max),
+        client_stall_max: Duration::from_secs(limits.client_stall_s_max),
     }
 }
 

@@ -114,6 +114,8 @@ limits! {
     adapter_wait_s_max: u64 = 60, 1..=3600,
         "Longest wait of a request for an adapter that is not in memory, in seconds";
     blend_adapters_max: usize = 8, 0..=64, "Most adapters that a request may add up; 0 for no blends";
+    client_stall_s_max: u64 = 60, 1..=86400,
+        "Longest time that a client may leave its answer unread, in seconds";
     corpora_max: usize = 256, 0..=1048576,
         "Most corpora of adapter_dir kept in memory, which routers may look at";
     span_min_tokens: usize = 6, 1..=4096, "Shortest run of tokens that is evidence";

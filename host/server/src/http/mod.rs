@@ -1,12 +1,15 @@
 //! The public HTTP surface: OpenAI's wire format in front of [`pipeline::Pipeline`].
 //!
 //! Parts: [`state`] (what handlers share), [`auth`] (keys and tenants), [`error`] (every failure as
-//! OpenAI's error object), [`body`] (JSON in, with the place of an error), `request_id`, `wire` (shapes), `calls` (what in an answer is a call), `observed` (answers, observed), `answer`,
-//! `stream` and `responses` (events of the pipeline to one object or to server-sent events), `routes`.
+//! OpenAI's error object), [`body`] (JSON in, with the place of an error), `request_id` and `adapter_wait`
+//! (headers), `wire` (shapes), `calls` (what in an answer is a call), `observed` (answers, observed),
+//! `answer`, `stream` and `responses` (events of the pipeline to one object or to server-sent events),
+//! `routes`.
 //!
 //! Decides nothing about models, plugins or credits, and holds no state of a request beyond its
 //! connection: a dropped connection drops the pipeline's answer, which cancels the work.
 
+mod adapter_wait;
 mod answer;
 mod auth;
 mod body;

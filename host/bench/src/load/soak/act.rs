@@ -135,7 +135,9 @@ impl Act {
             25..27 => Who::Nobody,
             more => match adapter {
                 None => Who::Base,
-                Some(one) if more < 32 => Who::Blend(one, neighbour(plan, one)),
+                Some(one) if more < 32 && plan.adapters() > 1 => {
+                    Who::Blend(one, neighbour(plan, one))
+                }
                 Some(one) => Who::Adapter(one),
             },
         };

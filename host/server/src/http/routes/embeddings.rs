@@ -2,11 +2,13 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use engine::Timing;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use pipeline::{EmbedRequest, Embedded, PipelineError};
 use request::{RequestId, Usage};
 
+use crate::http::adapter_wait;
 use crate::http::auth::Tenant;
 use crate::http::body::JsonBody;
 use crate::http::error::ApiError;
@@ -30,7 +32,7 @@ pub(crate) async fn embeddings(
     Tenant(tenant): Tenant,
     arrival: Arrival,
     JsonBody(mut body): JsonBody<EmbeddingBody>,
-) -> Result<Json<EmbeddingList>, ApiError> {
+) -> Result<Response, ApiError> {
     state.admit()?;
     let (shape, serving) = (body.shape(state.pipeline.base().hidden_size)?, body.serving());
     let EmbeddingBody { model, input, .. } = body;
@@ -47,7 +49,10 @@ pub(crate) async fn embeddings(
     let ended = stream::iter(requests).map(embed).buffered(AT_ONCE);
     let embedded: Vec<Embedded> =
         ended.try_collect().await.map_err(|error| input_of(error.into()))?;
-    Ok(Json(list(embedded, shape)))
+    let waits: Vec<_> = embedded.iter().map(|one| one.adapter_wait).collect();
+    let mut response = Json(list(embedded, shape)).into_response();
+    adapter_wait::set(&mut response, waits);
+    Ok(response)
 }
 
 async fn embed(

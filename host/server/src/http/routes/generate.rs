@@ -8,6 +8,7 @@ use pipeline::{GenerateRequest, Input};
 use request::RequestId;
 use serde_json::Map;
 
+use crate::http::adapter_wait;
 use crate::http::answer::{self, Endpoint, Envelope};
 use crate::http::auth::Tenant;
 use crate::http::body::JsonBody;
@@ -130,11 +131,13 @@ async fn answer(
         answers.push(submitted.map_err(|error| named(error.into(), endpoint, &reading))?);
     }
     let envelope = Envelope { endpoint, id: id.clone(), created, fingerprint, shape, n, reading };
+    let waits: Vec<_> = answers.iter().map(|answer| answer.adapter_wait).collect();
     let mut response = match shape.stream {
         true => stream::events(answers, envelope),
         false => answer::collect(answers, envelope).await?,
     };
     request_id::set(&mut response, &id);
+    adapter_wait::set(&mut response, waits);
     Ok(response)
 }
 

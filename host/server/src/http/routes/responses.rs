@@ -9,6 +9,7 @@ use pipeline::{GenerateRequest, Input};
 use request::RequestId;
 use serde_json::Map;
 
+use crate::http::adapter_wait;
 use crate::http::auth::Tenant;
 use crate::http::body::JsonBody;
 use crate::http::calls::{self, CallReader};
@@ -55,6 +56,7 @@ pub(crate) async fn responses(
     };
     let answer = Observed::submit(&state, &arrival, request, Operation::Chat).await;
     let answer = answer.map_err(|error| calls::named(named(error.into()), &tools.reading))?;
+    let wait = answer.adapter_wait;
     blank["model"] = answer.model.as_str().into();
     let reader = CallReader::new(&tools.reading, &id, 0, answer.prompt.is_empty());
     let writer = ResponseWriter::new(id.clone(), blank, reader, body.mortise.is_some());
@@ -63,6 +65,7 @@ pub(crate) async fn responses(
         false => Json(writer.whole(answer).await.map_err(named)?).into_response(),
     };
     request_id::set(&mut response, &id);
+    adapter_wait::set(&mut response, [wait]);
     Ok(response)
 }
 
