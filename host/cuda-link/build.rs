@@ -52,6 +52,12 @@ const LIBRARIES: &[Library] = &[
         files: &["libnvrtc.so.13", "libnvrtc.so.12"],
         status: 11, // NVRTC_ERROR_INTERNAL_ERROR
     },
+    Library {
+        name: "nccl",
+        symbols: include_str!("symbols/nccl.txt"),
+        files: &["libnccl.so.2"],
+        status: 2, // ncclSystemError
+    },
 ];
 
 fn main() {

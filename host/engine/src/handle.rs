@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kernels::{Pool, THREADS_MAX};
-use models::{CausalLm, KvCache, KvShape};
+use models::{CausalLm, KvShape};
 use request::{Digest, SamplingParams};
 use scheduler::{Party, Scheduler, SchedulerConfig};
 use tokio::sync::{mpsc, watch};
@@ -72,7 +72,7 @@ impl Engine {
         let (blocks, size) = (config.kv_blocks, config.block_tokens);
         let format = config.kv_format.unwrap_or(model.kv_format());
         let shape = KvShape { blocks, block_tokens: size, format };
-        let kv = KvCache::new(model.config(), shape, model.device())?;
+        let kv = model.kv_cache(shape)?;
         let mut pool = Pool::new(config.threads.clamp(1, THREADS_MAX))
             .map_err(|error| EngineError::Threads { reason: error.to_string() })?;
         let kv_tokens = blocks.saturating_mul(size);

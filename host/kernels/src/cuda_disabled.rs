@@ -18,3 +18,11 @@ pub(crate) fn refuse<T>(op: &'static str) -> Result<T, KernelError> {
 pub fn device() -> Result<Device, KernelError> {
     refuse("device")
 }
+
+/// The CUDA device of a number.
+///
+/// # Errors
+/// Always: this build has no CUDA.
+pub fn device_at(_: usize) -> Result<Device, KernelError> {
+    refuse("device")
+}

@@ -63,6 +63,18 @@ pub enum KernelError {
         /// The op.
         op: &'static str,
     },
+    /// Ranks on CUDA devices in a build without NCCL.
+    #[error("{op}: not built with nccl")]
+    NotBuiltWithNccl {
+        /// The op.
+        op: &'static str,
+    },
+    /// An exchange between ranks of which one gave up.
+    #[error("{op}: another rank failed")]
+    Aborted {
+        /// The op.
+        op: &'static str,
+    },
     /// A tensor on a CUDA device for an entry whose weights are packed for a CPU.
     #[error("{op}: no path for cuda devices")]
     NoDevicePath {

@@ -9,6 +9,7 @@
 //! layouts of our own. This crate never knows what a model, an adapter or a request is.
 
 mod aligned;
+mod collective;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(not(feature = "cuda"))]
@@ -20,6 +21,11 @@ mod error;
 mod ggml;
 #[cfg(any(feature = "cuda", test))]
 mod launch;
+#[cfg(feature = "cuda")]
+mod on_device;
+#[cfg(not(feature = "cuda"))]
+#[path = "on_device_disabled.rs"]
+mod on_device;
 pub mod ops;
 mod pool;
 mod prefetch;
@@ -29,7 +35,8 @@ mod tensor;
 mod tests;
 mod weight;
 
-pub use cuda::device as cuda_device;
+pub use collective::{Communicator, ThreadGroup, nccl_group};
+pub use cuda::{device as cuda_device, device_at as cuda_device_at};
 pub use error::KernelError;
 pub use ops::add::add;
 pub use ops::embedding::Embedding;
@@ -39,8 +46,8 @@ pub use ops::gelu_mul::gelu_mul;
 pub use ops::kv_write::{KvBlocks, KvFormat, KvGeometry, PagedPlan, PagedSpan, kv_write};
 pub use ops::linear::{GroupMember, LinearInput, PackedLinear, linear_group};
 pub use ops::lora_expand::lora_expand;
-pub use ops::lora_shrink::{LoraPair, LoraSegment, lora_shrink};
-pub use ops::paged_attention::{AttentionShape, paged_attention};
+pub use ops::lora_shrink::{LoraPair, LoraSegment, PairCut, lora_shrink};
+pub use ops::paged_attention::{AttentionShape, has_device_kernel, paged_attention};
 pub use ops::rms_norm::rms_norm;
 pub use ops::rope::{RopeAngles, RopeConfig, RopeScaling, RopeTable, rope};
 pub use ops::sample::{BadLogit, LogitRows, SampleParams, SampleRow};

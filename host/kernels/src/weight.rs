@@ -2,6 +2,8 @@
 //!
 //! Nothing here computes with them: an op packs what it keeps.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::KernelError;
@@ -145,6 +147,39 @@ impl<'a> WeightBytes<'a> {
         }
     }
 
+    /// The bytes of some rows, range after range, and of each the columns of `columns`: a matrix of the
+    /// same format.
+    ///
+    /// # Errors
+    /// Ranges outside the matrix, or columns that do not begin and end where blocks do.
+    pub fn cut(
+        &self,
+        rows: &[Range<usize>],
+        columns: Range<usize>,
+    ) -> Result<Vec<u8>, KernelError> {
+        for (range, bound) in
+            rows.iter().map(|rows| (rows, self.rows)).chain([(&columns, self.columns)])
+        {
+            if range.start > range.end || range.end > bound {
+                let what = "end of a cut";
+                return Err(KernelError::Bound { op: OP, what, value: range.end, bound });
+            }
+        }
+        let (len, bytes) = (self.format.block_len(), self.format.block_bytes());
+        for value in [columns.start, columns.end] {
+            if !value.is_multiple_of(len) {
+                let what = "column to cut at, where only whole blocks can be cut off";
+                return Err(KernelError::Bound { op: OP, what, value, bound: len });
+            }
+        }
+        let of_row = columns.start / len * bytes..columns.end / len * bytes;
+        let mut cut = Vec::with_capacity(rows.iter().map(Range::len).sum::<usize>() * of_row.len());
+        for row in rows.iter().cloned().flatten() {
+            cut.extend_from_slice(&self.row(row)[of_row.clone()]);
+        }
+        Ok(cut)
+    }
+
     /// All elements as floats.
     #[must_use]
     pub fn to_floats(&self) -> Vec<f32> {
@@ -179,6 +214,26 @@ mod tests {
         let bytes: Vec<u8> = values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect();
         let weight = WeightBytes::new(&bytes, WeightFormat::Bf16, 5, 3).unwrap();
         assert_same_bits(&weight.to_floats(), &narrow);
+    }
+
+    #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "one range of rows is a list of ranges")]
+    fn cuts_are_rows_and_whole_blocks() {
+        let floats: Vec<u8> = (0..24).flat_map(|v| (v as f32).to_le_bytes()).collect();
+        let weight = WeightBytes::new(&floats, WeightFormat::F32, 4, 6).unwrap();
+        let cut = weight.cut(&[3..4, 0..2], 1..3).unwrap();
+        let cut = WeightBytes::new(&cut, WeightFormat::F32, 3, 2).unwrap();
+        assert_eq!(cut.to_floats(), [19.0, 20.0, 1.0, 2.0, 7.0, 8.0]);
+        assert_eq!(weight.cut(&[0..4], 0..6).unwrap(), floats);
+        assert!(weight.cut(&[], 0..6).unwrap().is_empty());
+        assert!(weight.cut(&[0..5], 0..6).is_err() && weight.cut(&[0..4], 0..7).is_err());
+        let bytes: Vec<u8> = (0..4 * 34).collect();
+        let blocks = WeightBytes::new(&bytes, WeightFormat::Q8_0, 2, 64).unwrap();
+        assert_eq!(blocks.cut(&[1..2], 32..64).unwrap(), bytes[3 * 34..]);
+        for columns in [0..16, 16..64, 31..32] {
+            let error = blocks.cut(&[0..2], columns).unwrap_err().to_string();
+            assert!(error.contains("whole blocks"), "{error}");
+        }
     }
 
     #[test]

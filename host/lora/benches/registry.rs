@@ -40,6 +40,7 @@ fn shape() -> ModelShape {
             in_features,
             out_features,
             adaptable: true,
+            cuts: Vec::new(),
         })
     };
     ModelShape { modules: (0..LAYERS).flat_map(of_layer).collect() }

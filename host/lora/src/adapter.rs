@@ -18,8 +18,8 @@ use crate::{LoraError, ModelShape};
 #[derive(Debug)]
 pub(crate) struct Weights {
     generation: AdapterGeneration,
-    /// One entry per module of the shape it was loaded for.
-    modules: Vec<Option<LoraPair>>,
+    /// One entry per module of the shape it was loaded for: a part per rank, or nothing.
+    modules: Vec<Vec<LoraPair>>,
     targets: Vec<String>,
     rank_max: usize,
     bytes: u64,
@@ -140,10 +140,16 @@ impl Adapter {
         &self.weights.targets
     }
 
-    /// The pair of a module, by its index in the shape.
+    /// The pair of a module, by its index in the shape; of a model that is divided, the first rank's part.
     #[must_use]
     pub fn module(&self, index: usize) -> Option<&LoraPair> {
-        self.weights.modules.get(index)?.as_ref()
+        self.part(index, 0)
+    }
+
+    /// One rank's part of the pair of a module.
+    #[must_use]
+    pub fn part(&self, index: usize, rank: usize) -> Option<&LoraPair> {
+        self.weights.modules.get(index)?.get(rank)
     }
 
     /// Whether the adapter was loaded for a model of this shape.
@@ -151,11 +157,15 @@ impl Adapter {
     pub fn fits(&self, shape: &ModelShape) -> bool {
         let modules = &self.weights.modules;
         modules.len() == shape.modules.len()
-            && modules.iter().zip(&shape.modules).all(|(pair, module)| {
-                pair.as_ref().is_none_or(|pair| {
-                    pair.in_features() == module.in_features
-                        && pair.out_features() == module.out_features
-                })
+            && modules.iter().zip(&shape.modules).all(|(parts, module)| {
+                let whole = (module.in_features, module.out_features);
+                let cuts = module.cuts.iter().map(|cut| (cut.inputs.len(), cut.out_features()));
+                let sizes = parts.iter().map(|part| (part.in_features(), part.out_features()));
+                match (parts.is_empty(), module.cuts.is_empty()) {
+                    (true, _) => true,
+                    (_, true) => sizes.eq([whole]),
+                    (_, false) => sizes.eq(cuts),
+                }
             })
     }
 }

@@ -6,7 +6,7 @@
 use kernels::{LoraPair, WeightBytes, WeightFormat};
 use request::{AdapterGeneration, Digest};
 
-use crate::LoraError;
+use crate::{LoraError, ModuleShape};
 
 /// Largest weight of a part, of either sign.
 const WEIGHT_MAX: f32 = 100.0;
@@ -77,10 +77,11 @@ impl Pairs {
         self.b.push((a.rows(), b.to_floats(), factor));
     }
 
-    /// The pair that adds up what the parts' pairs would; `None` without parts.
-    pub(crate) fn join(self, in_features: usize) -> Result<Option<LoraPair>, LoraError> {
+    /// The pair of `module` that adds up what the parts' pairs would, a part per rank; nothing without
+    /// parts.
+    pub(crate) fn join(self, module: &ModuleShape) -> Result<Vec<LoraPair>, LoraError> {
         let rank: usize = self.b.iter().map(|(rank, ..)| rank).sum();
-        let Some((first, values, _)) = self.b.first() else { return Ok(None) };
+        let Some((first, values, _)) = self.b.first() else { return Ok(Vec::new()) };
         let out_features = values.len() / first;
         let mut b = Vec::with_capacity(out_features * rank);
         for output in 0..out_features {
@@ -93,9 +94,9 @@ impl Pairs {
             values.iter().flat_map(|value| value.to_le_bytes()).collect()
         };
         let (a, b) = (bytes(&self.a), bytes(&b));
-        let a = WeightBytes::new(&a, WeightFormat::F32, rank, in_features)?;
+        let a = WeightBytes::new(&a, WeightFormat::F32, rank, module.in_features)?;
         let b = WeightBytes::new(&b, WeightFormat::F32, out_features, rank)?;
-        Ok(Some(LoraPair::new(&a, &b, 1.0)?))
+        Ok(LoraPair::divided(&a, &b, 1.0, &module.cuts)?)
     }
 }
 

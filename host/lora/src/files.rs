@@ -30,8 +30,8 @@ const IDENTITY_TAG: &[u8] = b"mortise adapter 1";
 pub(crate) struct Loaded {
     /// Hash of the effective configuration and the tensors.
     pub generation: AdapterGeneration,
-    /// One entry per module of the shape.
-    pub modules: Vec<Option<LoraPair>>,
+    /// One entry per module of the shape: a part per rank, or nothing.
+    pub modules: Vec<Vec<LoraPair>>,
     /// What spares the next load the hashing.
     pub seen: Option<Seen>,
 }
@@ -71,7 +71,7 @@ pub(crate) fn load(
 pub(crate) fn load_blend(
     parts: Vec<(Plan, f32)>,
     shape: &ModelShape,
-) -> Result<(Vec<AdapterGeneration>, Vec<Option<LoraPair>>), LoraError> {
+) -> Result<(Vec<AdapterGeneration>, Vec<Vec<LoraPair>>), LoraError> {
     let mut sources = Vec::new();
     for (Plan { file, targets, .. }, weight) in parts {
         file.read_ahead();
@@ -90,7 +90,7 @@ pub(crate) fn load_blend(
             let b = source.weight(&tensor_name(&module.path, 'B'), b_size, &mut b)?;
             pairs.push(&a, &b, target.scale * *weight);
         }
-        modules.push(pairs.join(module.in_features)?);
+        modules.push(pairs.join(module)?);
     }
     let identities = sources.iter().map(|(source, targets, _)| source.identity(shape, targets));
     Ok((identities.collect::<Result<_, _>>()?, modules))
@@ -114,15 +114,15 @@ impl Source {
         &mut self,
         shape: &ModelShape,
         targets: &[Target],
-    ) -> Result<Vec<Option<LoraPair>>, LoraError> {
-        let mut modules: Vec<Option<LoraPair>> = shape.modules.iter().map(|_| None).collect();
+    ) -> Result<Vec<Vec<LoraPair>>, LoraError> {
+        let mut modules: Vec<Vec<LoraPair>> = shape.modules.iter().map(|_| Vec::new()).collect();
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for target in self.in_file_order(shape, targets)? {
             let module = &shape.modules[target.module];
             let (rank, inputs, outputs) = (target.rank, module.in_features, module.out_features);
             let a = self.weight(&tensor_name(&module.path, 'A'), [rank, inputs], &mut a)?;
             let b = self.weight(&tensor_name(&module.path, 'B'), [outputs, rank], &mut b)?;
-            modules[target.module] = Some(LoraPair::new(&a, &b, target.scale)?);
+            modules[target.module] = LoraPair::divided(&a, &b, target.scale, &module.cuts)?;
         }
         Ok(modules)
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kernels::{LoraPair, WeightFormat};
+use kernels::WeightFormat;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
@@ -182,8 +182,7 @@ impl WeightsFile {
             let module = &shape.modules[target.module];
             let width = |letter| self.format(&tensor_name(&module.path, letter));
             let width = width('A')?.block_bytes().max(width('B')?.block_bytes());
-            let sizes = (target.rank, module.in_features, module.out_features);
-            sum = sum.and_then(|sum| sum.checked_add(LoraPair::bytes_for(sizes, width)?));
+            sum = sum.and_then(|sum| sum.checked_add(module.pair_bytes(target.rank, width)?));
         }
         Ok(sum)
     }

@@ -6,8 +6,6 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use kernels::LoraPair;
-
 use crate::config::{CONFIG_FILE, PeftConfig, Target};
 use crate::header::{LastHeader, RawFile, WeightsFile};
 use crate::{LoraError, ModelShape, files};
@@ -113,11 +111,10 @@ pub(crate) fn blend_ranks(plans: &[(Plan, f32)], shape: &ModelShape) -> Vec<usiz
 /// Bytes of a blend in memory; `None` if they can't be addressed.
 pub(crate) fn blend_bytes(plans: &[(Plan, f32)], shape: &ModelShape) -> Option<u64> {
     let ranks = blend_ranks(plans, shape);
-    let used = ranks.into_iter().zip(&shape.modules).filter(|(rank, _)| *rank > 0);
-    let mut sizes = used.map(|(rank, module)| (rank, module.in_features, module.out_features));
+    let mut used = ranks.into_iter().zip(&shape.modules).filter(|(rank, _)| *rank > 0);
     // Weights make floats of whatever the files hold.
-    sizes.try_fold(0_u64, |sum, sizes| {
-        sum.checked_add(LoraPair::bytes_for(sizes, size_of::<f32>())?)
+    used.try_fold(0_u64, |sum, (rank, module)| {
+        sum.checked_add(module.pair_bytes(rank, size_of::<f32>())?)
     })
 }
 

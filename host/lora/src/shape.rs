@@ -3,8 +3,10 @@
 //! A shape never holds weights; it is how `models` tells `lora` what exists without `lora` knowing
 //! any architecture.
 
+use kernels::{LoraPair, PairCut};
+
 /// One linear module of the base model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModuleShape {
     /// Path as transformers names it, such as `model.layers.0.self_attn.q_proj`.
     pub path: String,
@@ -16,6 +18,17 @@ pub struct ModuleShape {
     /// not adapt (embeddings, `lm_head`) is listed with `false`, so that an adapter which targets
     /// it is refused instead of applied in part.
     pub adaptable: bool,
+    /// What each rank has of it, where several share the model; empty for one that has all.
+    pub cuts: Vec<PairCut>,
+}
+
+impl ModuleShape {
+    /// Bytes of a pair of this module for all ranks, its numbers `width` bytes each; `None` if that
+    /// overflows.
+    pub(crate) fn pair_bytes(&self, rank: usize, width: usize) -> Option<u64> {
+        let sizes = (rank, self.in_features, self.out_features);
+        LoraPair::bytes_divided(sizes, width, &self.cuts)
+    }
 }
 
 /// Every module of a base model that an adapter may name. The position of a module in this list is

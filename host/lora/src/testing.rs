@@ -17,6 +17,7 @@ pub(crate) fn shape() -> ModelShape {
         in_features: SIZES.0,
         out_features: SIZES.1,
         adaptable: true,
+        cuts: Vec::new(),
     };
     ModelShape { modules: vec![module(0), module(1)] }
 }

@@ -162,6 +162,28 @@ pub enum ModelError {
         /// Its type.
         dtype: String,
     },
+    /// A model that can't be shared by so many ranks.
+    #[error("a model on {ranks} ranks: {reason}")]
+    Parallel {
+        /// The ranks asked for.
+        ranks: usize,
+        /// What can't be shared.
+        reason: String,
+    },
+    /// A model that CUDA devices can't run, where the CPU can.
+    #[error("{architecture} is not served on cuda devices: {reason}")]
+    Device {
+        /// Class of the model.
+        architecture: Architecture,
+        /// What is missing.
+        reason: String,
+    },
+    /// Threads that the system refuses.
+    #[error("start the threads of a rank: {source}")]
+    Threads {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A batch that can't be run.
     #[error("invalid batch: {0}")]
     Batch(#[from] BatchError),

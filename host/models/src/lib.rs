@@ -2,7 +2,8 @@
 //!
 //! Parts: [`config`] (Hugging Face's `config.json`), [`weights`] (safetensors and `gguf`; the one mmap),
 //! [`batch`] (the input of a step), [`kv_cache`] (paged keys and values), `layers` (shared by all
-//! architectures), `arch` (one file per architecture), [`registry`] (name to constructor).
+//! architectures), `arch` (one file per architecture), `parallel` (one model on several ranks),
+//! [`registry`] (name to constructor).
 //!
 //! A model never schedules, samples, keeps requests or waits; the same batch and cache give the
 //! same bits, and a row's bits do not depend on the other rows.
@@ -17,14 +18,17 @@ pub mod error;
 mod gguf;
 pub mod kv_cache;
 mod layers;
+mod parallel;
 pub mod registry;
 #[expect(unsafe_code, reason = "the one mmap outside kernels")]
 pub mod weights;
 
 use std::num::NonZeroUsize;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use kernels::WeightFormat;
+
+pub use candle_core::Device;
 
 pub use batch::{BatchLimits, ForwardBatch, SequenceSpan};
 pub use config::ModelConfig;
@@ -32,6 +36,7 @@ pub use device::{DeviceChoice, Placement};
 pub use error::{BatchError, ModelError};
 pub use kernels::{KvFormat, RopeScaling};
 pub use kv_cache::{KvCache, KvShape};
+pub use parallel::TensorParallel;
 pub use registry::{Architecture, load};
 pub use weights::gguf_tokenizer;
 
@@ -81,11 +86,13 @@ pub struct LoadOptions {
     /// Longest context that will be asked for; `None` for the longest of the checkpoint. Models with
     /// LongRoPE have other frequencies where this is above the context of their pretraining.
     pub context_tokens_max: Option<NonZeroUsize>,
+    /// Several ranks that share the model; `None` for the calling thread alone.
+    pub parallel: Option<TensorParallel>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, quantization: None, context_tokens_max: None }
+        Self { device: Device::Cpu, quantization: None, context_tokens_max: None, parallel: None }
     }
 }
 
@@ -102,6 +109,24 @@ pub trait CausalLm: Send {
 
     /// Bytes of weights held in memory.
     fn weights_bytes(&self) -> u64;
+
+    /// What adapters may attach to, and how they are to be laid out for this model.
+    fn adapter_shape(&self) -> lora::ModelShape {
+        self.config().model_shape()
+    }
+
+    /// Allocates a KV cache where the model wants it.
+    ///
+    /// # Errors
+    /// As of [`KvCache::new`].
+    fn kv_cache(&self, shape: KvShape) -> Result<KvCache, ModelError> {
+        KvCache::new(self.config(), shape, self.device())
+    }
+
+    /// Bytes of such a cache; `None` if that overflows.
+    fn kv_bytes(&self, shape: KvShape) -> Option<u64> {
+        KvCache::bytes(self.config(), shape)
+    }
 
     /// Runs all rows of `batch`, writes their keys and values to `kv`, and returns the logits of
     /// `batch.logits_rows`, f32 `[logits_rows, vocab_size]`. Runs over the

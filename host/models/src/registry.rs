@@ -6,6 +6,8 @@ use std::path::Path;
 use crate::arch::{Traits, gemma2, gemma3, llama, mistral, phi3, qwen2, qwen3, qwen3_moe};
 use crate::config::{ModelConfig, RawConfig};
 use crate::layers::decoder::Decoder;
+use crate::parallel::split::Split;
+use crate::parallel::{DividedModel, Part};
 use crate::weights::Weights;
 use crate::{CausalLm, LoadOptions, ModelError};
 
@@ -96,9 +98,24 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn CausalLm>, Mod
     if path.is_file() {
         let (weights, metadata) = Weights::open_gguf(path)?;
         let config = ModelConfig::from_gguf(path, metadata, options.context_tokens_max)?;
-        return Ok(Box::new(Decoder::load(config, &weights, options)?));
+        return of(config, &weights, options);
     }
     let config = ModelConfig::for_context(path, options.context_tokens_max)?;
     let weights = Weights::open(path)?;
-    Ok(Box::new(Decoder::load(config, &weights, options)?))
+    of(config, &weights, options)
+}
+
+fn of(
+    config: ModelConfig,
+    weights: &Weights,
+    options: &LoadOptions,
+) -> Result<Box<dyn CausalLm>, ModelError> {
+    Ok(match options.parallel {
+        Some(parallel) => Box::new(DividedModel::load(config, weights, (options, parallel))?),
+        None => {
+            let (split, shape) = (&Split::whole(&config), &config.model_shape());
+            let whole = Part { split, shape, ranks: None };
+            Box::new(Decoder::load(config, weights, (options, whole))?)
+        }
+    })
 }

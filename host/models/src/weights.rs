@@ -185,6 +185,19 @@ impl Weights {
         Ok(self.tensor(name, &[len])?.to_floats())
     }
 
+    /// A format of blocks in which some weight is kept, other than `known`.
+    pub(crate) fn blocks_other_than(&self, known: WeightFormat) -> Option<WeightFormat> {
+        let formats = self.entries.values().filter_map(|entry| entry.format.as_ref().ok());
+        formats.copied().find(|format| format.is_quantized() && *format != known)
+    }
+
+    /// Longest blocks that a layer's weight is kept in.
+    pub(crate) fn layers_block_len(&self) -> usize {
+        let layers = self.entries.iter().filter(|(name, _)| name.starts_with("model.layers."));
+        let formats = layers.filter_map(|(_, entry)| entry.format.as_ref().ok());
+        formats.map(|format| format.block_len()).max().unwrap_or(1)
+    }
+
     /// Checks that nothing of the model's own was left out: a bias, say, that the configuration
     /// does not mention. Tensors outside `model.` (a second head) may be left.
     ///

@@ -1,10 +1,11 @@
 //! What a request gets does not depend on its company, on how its prompt was cut, on preemption or on
 //! what the prefix cache holds: checked with the fixtures' real model and its adapters.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use engine::{Engine, EngineConfig, EngineHandle, EngineRequest, OutputStream, SubmitError};
-use models::LoadOptions;
+use models::{LoadOptions, TensorParallel};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use request::{SamplingParams, TokenId};
@@ -28,13 +29,18 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn load() -> Self {
+        let shape = models::ModelConfig::from_dir(&fixture("llama")).unwrap().model_shape();
+        Self::of_shape(&shape)
+    }
+
+    /// With adapters laid out for a model of this shape.
+    fn of_shape(shape: &lora::ModelShape) -> Self {
         let dir = fixture("llama");
         let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
         let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
-        let shape = models::ModelConfig::from_dir(&dir).unwrap().model_shape();
         let adapter = |name: &String| {
             let dir = dir.join("adapters").join(name);
-            Arc::new(lora::Adapter::from_dir(&dir, &shape).unwrap())
+            Arc::new(lora::Adapter::from_dir(&dir, shape).unwrap())
         };
         let adapters = cases.iter().map(|case| case.adapter.as_ref().map(adapter)).collect();
         Self { cases, adapters }
@@ -95,6 +101,23 @@ async fn greedy_answers_are_the_references_in_any_composition() {
         engine.drain().await;
         let stats = engine.stats();
         assert_eq!((stats.running, stats.waiting, stats.blocks_used), (0, 0, 0), "{config:?}");
+    }
+}
+
+#[tokio::test]
+async fn ranks_that_share_a_model_give_its_answers() {
+    let one = NonZeroUsize::MIN;
+    let parallel = Some(TensorParallel { ranks: one.saturating_add(1), threads: one });
+    let options = LoadOptions { parallel, ..LoadOptions::default() };
+    let model = models::load(&fixture("llama"), &options).unwrap();
+    let fixture = Fixture::of_shape(&model.adapter_shape());
+    let config =
+        EngineConfig { block_tokens: 3, step_tokens_max: 11, sequences_max: 5, ..configs()[0] };
+    let engine = Engine::start(model, config).unwrap();
+    let streams: Vec<_> =
+        (0..fixture.cases.len()).map(|case| fixture.submit(&engine, case, greedy(64))).collect();
+    for (stream, case) in streams.into_iter().zip(&fixture.cases) {
+        assert_eq!(read(stream).await.tokens, case.continuation);
     }
 }
 

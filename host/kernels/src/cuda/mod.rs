@@ -139,5 +139,14 @@ pub(crate) fn device_of<'a>(
 /// # Errors
 /// No driver, no device, or one of the libraries that a device needs is missing.
 pub fn device() -> Result<Device, KernelError> {
-    Ok(Device::new_cuda(0)?)
+    device_at(0)
+}
+
+/// The CUDA device of a number.
+///
+/// # Errors
+/// As of [`device`].
+pub fn device_at(ordinal: usize) -> Result<Device, KernelError> {
+    // A stream of its own: that of the calling thread would be another one in the thread that serves.
+    Ok(Device::new_cuda_with_stream(ordinal)?)
 }

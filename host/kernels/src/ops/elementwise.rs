@@ -3,19 +3,20 @@
 use candle_core::Tensor;
 
 use super::ELEMENTS_PER_TASK;
+use crate::KernelError;
 use crate::pool::for_chunks;
 use crate::tensor::{Place, exactly, from_host, host_floats, place};
-use crate::{KernelError, cuda};
 
-/// Result of `run` on the elements of `gate` and `up`.
+/// Result of `run` on the elements of `gate` and `up`, or of `device` where they are on one.
 pub(super) fn gated(
     op: &'static str,
     (gate, up): (&Tensor, &Tensor),
+    device: impl Fn(&Tensor, &Tensor) -> Result<Tensor, KernelError>,
     run: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
 ) -> Result<Tensor, KernelError> {
     exactly(op, "up", up, gate.dims())?;
     if place(op, gate.device())? == Place::Cuda {
-        return cuda::refuse(op);
+        return device(gate, up);
     }
     let (left, right) = (host_floats(op, "gate", gate)?, host_floats(op, "up", up)?);
     let mut out = vec![0.0; gate.elem_count()];

@@ -19,6 +19,7 @@ fn shape() -> ModelShape {
         in_features: 8,
         out_features: 8,
         adaptable,
+        cuts: Vec::new(),
     });
     ModelShape { modules: modules.collect() }
 }

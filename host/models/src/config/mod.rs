@@ -104,7 +104,8 @@ impl ModelConfig {
     pub fn model_shape(&self) -> ModelShape {
         let mut modules = Vec::new();
         let mut add = |path: String, (in_features, out_features), adaptable| {
-            modules.push(ModuleShape { path, in_features, out_features, adaptable });
+            let cuts = Vec::new();
+            modules.push(ModuleShape { path, in_features, out_features, adaptable, cuts });
         };
         for layer in 0..self.layers {
             let mut add = |(name, sizes), adaptable| {

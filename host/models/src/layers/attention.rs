@@ -15,7 +15,7 @@ enum Projections {
     /// Queries, keys and values.
     Separate(Box<[Linear; 3]>),
     Fused {
-        qkv: Linear,
+        qkv: Box<Linear>,
         widths: [usize; 3],
     },
 }
@@ -27,9 +27,9 @@ impl Projections {
             |name: &str| loader.linear(&format!("{path}.{name}"), config.variation.qkv_bias);
         Ok(match config.variation.fused_projections {
             true => {
-                let kv = config.kv_heads * config.head_dim;
-                let widths = [config.heads * config.head_dim, kv, kv];
-                Self::Fused { qkv: linear("qkv_proj")?, widths }
+                let kv = loader.split.kv_heads.len() * config.head_dim;
+                let widths = [loader.split.heads.len() * config.head_dim, kv, kv];
+                Self::Fused { qkv: Box::new(linear("qkv_proj")?), widths }
             }
             false => {
                 Self::Separate(Box::new([linear("q_proj")?, linear("k_proj")?, linear("v_proj")?]))
@@ -47,7 +47,7 @@ impl Projections {
     fn linears(&mut self) -> Vec<&mut Linear> {
         match self {
             Self::Separate(linears) => linears.iter_mut().collect(),
-            Self::Fused { qkv, .. } => vec![qkv],
+            Self::Fused { qkv, .. } => vec![qkv.as_mut()],
         }
     }
 
@@ -86,7 +86,7 @@ impl Attention {
                 false => None,
             },
             shape: AttentionShape {
-                heads: config.heads,
+                heads: loader.split.heads.len(),
                 window: config.sliding_windows[layer],
                 scale: scale.unwrap_or(1.0 / (config.head_dim as f32).sqrt()),
                 softcap: config.variation.attention_softcap,

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use kernels::{
-    Embedding, KernelError, KvBlocks, KvFormat, PackedLinear, RopeTable, WeightFormat, add, softcap,
+    Communicator, Embedding, KernelError, KvBlocks, KvFormat, PackedLinear, RopeTable,
+    WeightFormat, add, softcap,
 };
 use lora::ModelShape;
 
@@ -16,24 +17,28 @@ use super::loader::Loader;
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
 use super::step::Step;
+use crate::device::{activations, check_device, check_format};
+use crate::kv_cache::{KvPart, KvPlace};
+use crate::parallel::Part;
+use crate::parallel::split::{Cut, Split};
 use crate::weights::Weights;
 use crate::{
-    BatchError, BatchLimits, CausalLm, ForwardBatch, KvCache, LoadOptions, ModelConfig, ModelError,
-    Quantization,
+    BatchError, BatchLimits, CausalLm, ForwardBatch, KvCache, KvShape, LoadOptions, ModelConfig,
+    ModelError, Quantization,
 };
 
 /// What a layer does to each row by itself.
 #[derive(Debug)]
 enum FeedForward {
     Dense(Box<Mlp>),
-    Sparse(Experts),
+    Sparse(Box<Experts>),
 }
 
 impl FeedForward {
     fn load(loader: &Loader<'_>, layer: usize) -> Result<Self, ModelError> {
         let path = format!("model.layers.{layer}.mlp");
         Ok(match loader.config.experts_of(layer) {
-            Some(experts) => Self::Sparse(Experts::load(loader, &path, experts)?),
+            Some(experts) => Self::Sparse(Box::new(Experts::load(loader, &path, experts)?)),
             None => Self::Dense(Box::new(Mlp::load(loader, &path)?)),
         })
     }
@@ -121,7 +126,7 @@ fn add_output(x: Tensor, y: Tensor, norm: Option<&RmsNorm>) -> Result<Tensor, Mo
     Ok(add(x, &y)?)
 }
 
-/// A model.
+/// A model, or what one rank has of it.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     config: ModelConfig,
@@ -136,34 +141,54 @@ pub(crate) struct Decoder {
     /// Rope of the layers with a window, where it is another.
     local_rope: Option<RopeTable>,
     kv_format: KvFormat,
+    /// What this rank has, and the others, where there are any.
+    split: Split,
+    ranks: Option<Arc<dyn Communicator>>,
+    /// What rows are computed in.
+    dtype: DType,
+}
+
+/// Embedding and head of a rank's part of the vocabulary.
+fn vocabulary(loader: &Loader<'_>) -> Result<(Embedding, Arc<PackedLinear>), ModelError> {
+    const EMBEDDING: &str = "model.embed_tokens.weight";
+    let table = [loader.config.vocab_size, loader.config.hidden_size];
+    let outputs = vec![loader.split.vocab.clone()];
+    let cut = Cut { outputs, inputs: 0..table[1], is_partial: false };
+    let format = loader.options.quantization.map(Quantization::of_head);
+    let head = |name| loader.packed(name, (table, &cut), (None, format)).map(Arc::new);
+    if loader.config.tie_word_embeddings {
+        let lm_head = head(EMBEDDING)?;
+        return Ok((Embedding::tied(Arc::clone(&lm_head))?, lm_head));
+    }
+    let lm_head = head("lm_head.weight")?;
+    let embedding = loader.part(EMBEDDING, (table, &cut), |weight| {
+        Ok(Embedding::new(weight, &loader.options.device)?)
+    })?;
+    Ok((embedding, lm_head))
 }
 
 impl Decoder {
-    /// Packs all weights of a checkpoint.
+    /// Packs a rank's part of all weights of a checkpoint.
     pub(crate) fn load(
         config: ModelConfig,
         weights: &Weights,
-        options: &LoadOptions,
+        (options, part): (&LoadOptions, Part<'_>),
     ) -> Result<Self, ModelError> {
-        const EMBEDDING: &str = "model.embed_tokens.weight";
-        let device = &options.device;
-        let shape = config.model_shape();
+        let Part { split, shape, ranks } = part;
         let table = [config.vocab_size, config.hidden_size];
-        let embedding = weights.tensor(EMBEDDING, &table)?;
-        let format = options.quantization.map(Quantization::of_head);
-        let pack = |weight| PackedLinear::pack(weight, None, format, device).map(Arc::new);
-        let kv_format = match (embedding.format(), options.quantization) {
+        let embedding = weights.tensor("model.embed_tokens.weight", &table)?.format();
+        let dtype = activations(&config, embedding, options);
+        if !options.device.is_cpu() {
+            check_device(&config, (weights, options), dtype)?;
+        }
+        let kv_format = match (embedding, options.quantization) {
+            // Devices keep keys as they are computed.
+            _ if !options.device.is_cpu() && dtype == DType::F32 => KvFormat::F32,
             (WeightFormat::F32, None) => KvFormat::F32,
             _ => KvFormat::F16,
         };
-        let (embed_tokens, lm_head) = if config.tie_word_embeddings {
-            let lm_head = pack(embedding)?;
-            (Embedding::tied(Arc::clone(&lm_head)), lm_head)
-        } else {
-            let lm_head = pack(weights.tensor("lm_head.weight", &table)?)?;
-            (Embedding::new(embedding, device)?, lm_head)
-        };
-        let loader = Loader { config: &config, shape: &shape, weights, options };
+        let loader = Loader { config: &config, shape, weights, options, split, ranks, dtype };
+        let (embed_tokens, lm_head) = vocabulary(&loader)?;
         let mut layers = (0..config.layers)
             .map(|layer| Layer::load(&loader, layer))
             .collect::<Result<Vec<_>, _>>()?;
@@ -172,7 +197,8 @@ impl Decoder {
         weights.check_all_taken()?;
         let rope = RopeTable::new(&config.rope)?;
         let local_rope = config.local_rope.as_ref().map(RopeTable::new).transpose()?;
-        let device = device.clone();
+        let device = options.device.clone();
+        let (shape, split, ranks) = (shape.clone(), split.clone(), ranks.cloned());
         Ok(Self {
             config,
             shape,
@@ -184,18 +210,22 @@ impl Decoder {
             rope,
             local_rope,
             kv_format,
+            split,
+            ranks,
+            dtype,
         })
     }
 
-    fn check(&self, batch: &ForwardBatch, kv: &KvCache) -> Result<(), BatchError> {
-        if !kv.fits(&self.config) {
+    fn check(&self, batch: &ForwardBatch, kv: &KvPart) -> Result<(), BatchError> {
+        if !kv.fits(&self.config, self.split.kv_heads.len()) {
             return Err(BatchError::KvCacheShape);
         }
+        let geometry = kv.geometry();
         batch.validate(&BatchLimits {
             vocab_size: self.config.vocab_size,
             positions_max: self.config.max_position_embeddings,
-            kv_blocks: kv.kv_blocks(),
-            block_tokens: kv.block_tokens(),
+            kv_blocks: geometry.blocks,
+            block_tokens: geometry.block_tokens,
         })?;
         let misfit = batch
             .adapters
@@ -205,10 +235,11 @@ impl Decoder {
     }
 
     /// The last layer's output of every row of a batch.
-    fn run(&self, batch: &ForwardBatch, kv: &mut KvCache) -> Result<(Tensor, Step), ModelError> {
+    fn run(&self, batch: &ForwardBatch, kv: &mut KvPart) -> Result<(Tensor, Step), ModelError> {
         self.check(batch, kv)?;
         let ropes = (&self.rope, self.local_rope.as_ref());
-        let step = Step::new(batch, ropes, &kv.geometry())?;
+        let rank = self.ranks.as_ref().map_or(0, |ranks| ranks.rank());
+        let step = Step::new(batch, ropes, (&kv.geometry(), rank))?;
         let mut x = self.embed(&step.tokens)?;
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, &step, kv.layer(index))?;
@@ -217,19 +248,65 @@ impl Decoder {
     }
 
     fn embed(&self, tokens: &[u32]) -> Result<Tensor, KernelError> {
-        let x = self.embed_tokens.gather(tokens)?;
+        let x = match &self.ranks {
+            None => self.embed_tokens.gather(tokens)?,
+            Some(ranks) => {
+                ranks.all_reduce(self.embed_tokens.gather_part(tokens, self.split.vocab.start)?)?
+            }
+        };
         match self.config.variation.scaled_embedding {
             true => Ok(x.affine((self.config.hidden_size as f64).sqrt(), 0.0)?),
             false => Ok(x),
         }
     }
 
-    fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor, ModelError> {
+    /// Logits of some rows, on one rank.
+    fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Option<Tensor>, ModelError> {
         let logits = self.lm_head.forward(&self.normed(x, rows)?)?;
-        Ok(match self.config.variation.logits_softcap {
+        let logits = match self.config.variation.logits_softcap {
             Some(cap) => softcap(logits, cap)?,
             None => logits,
-        })
+        };
+        let logits = logits.to_dtype(DType::F32).map_err(KernelError::from)?;
+        match &self.ranks {
+            None => Ok(Some(logits)),
+            Some(ranks) => Ok(ranks.gather(logits, &self.split.vocab_widths)?),
+        }
+    }
+
+    /// Runs a batch: logits, and hidden states where they are wanted. Ranks other than the first have
+    /// none.
+    pub(crate) fn step(
+        &self,
+        batch: &ForwardBatch,
+        kv: &mut KvPart,
+        hidden: bool,
+    ) -> Result<Option<(Tensor, Option<Tensor>)>, ModelError> {
+        let (x, step) = self.run(batch, kv)?;
+        let Some(logits) = self.logits(&x, &step.logits_rows)? else { return Ok(None) };
+        let floats = |states: Tensor| states.to_dtype(DType::F32).map_err(KernelError::from);
+        let hidden = hidden.then(|| self.normed(&x, &step.hidden_rows)).transpose()?;
+        let hidden = hidden.map(floats).transpose()?;
+        Ok(Some((logits, hidden)))
+    }
+
+    /// Where its keys and values are kept.
+    pub(crate) fn kv_place(&self) -> KvPlace {
+        let dtype = (!self.device.is_cpu()).then_some(self.dtype);
+        KvPlace { kv_heads: self.split.kv_heads.len(), device: self.device.clone(), dtype }
+    }
+
+    /// [`Decoder::step`] of a model that is not divided.
+    fn step_alone(
+        &self,
+        batch: &ForwardBatch,
+        kv: &mut KvCache,
+        hidden: bool,
+    ) -> Result<(Tensor, Option<Tensor>), ModelError> {
+        let [part] = kv.parts().as_mut_slice() else {
+            return Err(BatchError::KvCacheShape.into());
+        };
+        Ok(self.step(batch, part, hidden)?.expect("a rank alone has the result"))
     }
 
     /// Some rows of it behind the final norm.
@@ -264,9 +341,13 @@ impl CausalLm for Decoder {
         (layers + rest) as u64
     }
 
+    fn kv_cache(&self, shape: KvShape) -> Result<KvCache, ModelError> {
+        check_format(&self.config, (self.kv_format, shape.format), &self.device)?;
+        KvCache::divided(&self.config, shape, &[self.kv_place()])
+    }
+
     fn forward(&mut self, batch: &ForwardBatch, kv: &mut KvCache) -> Result<Tensor, ModelError> {
-        let (x, step) = self.run(batch, kv)?;
-        self.logits(&x, &step.logits_rows)
+        Ok(self.step_alone(batch, kv, false)?.0)
     }
 
     fn forward_hidden(
@@ -274,7 +355,7 @@ impl CausalLm for Decoder {
         batch: &ForwardBatch,
         kv: &mut KvCache,
     ) -> Result<(Tensor, Tensor), ModelError> {
-        let (x, step) = self.run(batch, kv)?;
-        Ok((self.logits(&x, &step.logits_rows)?, self.normed(&x, &step.hidden_rows)?))
+        let (logits, hidden) = self.step_alone(batch, kv, true)?;
+        Ok((logits, hidden.expect("hidden states were asked for")))
     }
 }

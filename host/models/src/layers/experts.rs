@@ -3,16 +3,16 @@
 //! The router is never rounded, whatever the experts are rounded to. Experts take no adapters.
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
 use kernels::{
-    GroupMember, KernelError, LinearInput, PackedLinear, Routing, RoutingRule, expert_combine,
-    expert_route, for_tasks, linear_group, silu_mul,
+    Communicator, GroupMember, KernelError, LinearInput, PackedLinear, Routing, RoutingRule,
+    expert_combine, expert_route, for_tasks, linear_group, silu_mul,
 };
 
 use super::loader::Loader;
-use crate::{ModelError, Quantization, config};
+use crate::{ModelError, config};
 
 /// Experts that keep the threads busy beside each other, and the share of all rows, one in so many, that
 /// the largest of them may have.
@@ -31,11 +31,10 @@ impl Expert {
         path: &str,
         (hidden, inner): (usize, usize),
     ) -> Result<Self, ModelError> {
-        let format = loader.options.quantization.map(Quantization::of_layers);
         let product = |name: &str, (inputs, outputs): (usize, usize)| {
-            let weight =
-                loader.weights.tensor(&format!("{path}.{name}.weight"), &[outputs, inputs])?;
-            Ok::<_, ModelError>(PackedLinear::pack(weight, None, format, &loader.options.device)?)
+            let sizes = [outputs, inputs];
+            let cut = loader.split.expert_cut(loader.config, name, sizes);
+            loader.product(&format!("{path}.{name}.weight"), (sizes, &cut), None)
         };
         Ok(Self {
             gate_proj: product("gate_proj", (hidden, inner))?,
@@ -63,6 +62,8 @@ pub(crate) struct Experts {
     router: PackedLinear,
     rule: RoutingRule,
     experts: Vec<Expert>,
+    /// Whose sums are added up: each has some columns of every expert.
+    ranks: Option<Arc<dyn Communicator>>,
 }
 
 impl Experts {
@@ -83,6 +84,7 @@ impl Experts {
             router: PackedLinear::pack(router, None, None, &loader.options.device)?,
             rule: RoutingRule { per_row: config.per_token, normalised: config.normalised },
             experts: (0..config.count).map(expert).collect::<Result<_, _>>()?,
+            ranks: loader.ranks.cloned(),
         })
     }
 
@@ -90,7 +92,11 @@ impl Experts {
         let routing = expert_route(&self.router.forward(x)?, self.rule)?;
         let gathered = routing.gather(x)?;
         let outputs = self.outputs(&gathered, &routing)?;
-        Ok(expert_combine(&outputs, &routing)?)
+        let combined = expert_combine(&outputs, &routing)?;
+        match &self.ranks {
+            Some(ranks) => Ok(ranks.all_reduce(combined)?),
+            None => Ok(combined),
+        }
     }
 
     /// What each expert makes of its rows.

@@ -1,11 +1,12 @@
 //! A linear layer of the base model, and what adapters add to it.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
-use kernels::{GroupMember, LinearInput, PackedLinear, linear_group};
+use kernels::{Communicator, GroupMember, LinearInput, PackedLinear, linear_group};
 
 use super::step::Step;
-use crate::weights::Weights;
-use crate::{LoadOptions, ModelError, Quantization};
+use crate::ModelError;
 
 /// `x Wᵀ + b`, plus for each segment `scale * (x Aᵀ) Bᵀ`.
 #[derive(Debug)]
@@ -15,35 +16,31 @@ pub(crate) struct Linear {
     module: usize,
     /// Modules that run after it, with its next input.
     next: Vec<usize>,
+    /// Whose products are added up: each has some of the inputs.
+    ranks: Option<Arc<dyn Communicator>>,
 }
 
 impl Linear {
-    /// Packs `<path>.weight`, `[outputs, inputs]`, and where there is one `<path>.bias`.
-    pub(crate) fn load(
-        weights: &Weights,
-        module: (usize, &lora::ModuleShape),
-        has_bias: bool,
-        options: &LoadOptions,
-    ) -> Result<Self, ModelError> {
-        let (module, shape) = module;
-        let (inputs, outputs) = (shape.in_features, shape.out_features);
-        let weight = weights.tensor(&format!("{}.weight", shape.path), &[outputs, inputs])?;
-        let bias = match has_bias {
-            true => Some(weights.vector(&format!("{}.bias", shape.path), outputs)?),
-            false => None,
-        };
-        let format = options.quantization.map(Quantization::of_layers);
-        let base = PackedLinear::pack(weight, bias.as_deref(), format, &options.device)?;
-        Ok(Self { base, module, next: Vec::new() })
+    pub(crate) fn new(
+        base: PackedLinear,
+        module: usize,
+        ranks: Option<Arc<dyn Communicator>>,
+    ) -> Self {
+        Self { base, module, next: Vec::new(), ranks }
     }
 
     /// The product for all rows, and what adapters add to theirs.
     pub(crate) fn forward(&self, x: &Tensor, step: &Step) -> Result<Tensor, ModelError> {
         let [y] = Self::forward_all([self], x, step)?;
-        Ok(y)
+        match &self.ranks {
+            // An adapter's part of the inputs gives its part of the product, so one sum serves both.
+            Some(ranks) => Ok(ranks.all_reduce(y)?),
+            None => Ok(y),
+        }
     }
 
-    /// Several products of the same rows, in fewer rounds than one after another.
+    /// Several products of the same rows, in fewer rounds than one after another; of layers that are not
+    /// added up over ranks.
     pub(crate) fn forward_all<const N: usize>(
         linears: [&Self; N],
         x: &Tensor,

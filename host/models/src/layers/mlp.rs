@@ -12,8 +12,9 @@ use crate::config::Activation;
 
 #[derive(Debug)]
 enum Projections {
-    Separate { gate: Linear, up: Linear },
-    Fused(Linear),
+    /// Gate and up.
+    Separate(Box<[Linear; 2]>),
+    Fused(Box<Linear>),
 }
 
 #[derive(Debug)]
@@ -31,17 +32,17 @@ impl Mlp {
         let variation = &loader.config.variation;
         let linear = |name: &str| loader.linear(&format!("{path}.{name}"), variation.mlp_bias);
         let projections = match variation.fused_projections {
-            true => Projections::Fused(linear("gate_up_proj")?),
-            false => Projections::Separate { gate: linear("gate_proj")?, up: linear("up_proj")? },
+            true => Projections::Fused(Box::new(linear("gate_up_proj")?)),
+            false => Projections::Separate(Box::new([linear("gate_proj")?, linear("up_proj")?])),
         };
-        let inner = loader.config.intermediate_size;
+        let inner = loader.split.inner.len();
         let (down_proj, activation) = (linear("down_proj")?, variation.activation);
         Ok(Self { projections, down_proj, activation, inner })
     }
 
     pub(crate) fn forward(&self, x: &Tensor, step: &Step) -> Result<Tensor, ModelError> {
         let [gate, up] = match &self.projections {
-            Projections::Separate { gate, up } => Linear::forward_all([gate, up], x, step)?,
+            Projections::Separate(both) => Linear::forward_all(both.each_ref(), x, step)?,
             Projections::Fused(both) => split(&both.forward(x, step)?, [self.inner; 2])?,
         };
         self.down_proj.forward(&activate(self.activation, &gate, &up)?, step)
@@ -50,15 +51,15 @@ impl Mlp {
     /// Its linear layers, those of the same input together, in the order in which they run.
     pub(crate) fn groups(&mut self) -> [Vec<&mut Linear>; 2] {
         let first = match &mut self.projections {
-            Projections::Separate { gate, up } => vec![gate, up],
-            Projections::Fused(both) => vec![both],
+            Projections::Separate(both) => both.iter_mut().collect(),
+            Projections::Fused(both) => vec![both.as_mut()],
         };
         [first, vec![&mut self.down_proj]]
     }
 
     pub(crate) fn bytes(&self) -> usize {
         let projections = match &self.projections {
-            Projections::Separate { gate, up } => gate.bytes() + up.bytes(),
+            Projections::Separate(both) => both.iter().map(Linear::bytes).sum(),
             Projections::Fused(both) => both.bytes(),
         };
         projections + self.down_proj.bytes()

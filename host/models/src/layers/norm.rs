@@ -1,6 +1,6 @@
 //! Root-mean-square norm with a weight.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use kernels::rms_norm;
 
 use crate::ModelError;
@@ -18,11 +18,13 @@ impl RmsNorm {
         weights: &Weights,
         path: &str,
         (width, eps, offset): (usize, f32, f32),
-        device: &Device,
+        (dtype, device): (DType, &Device),
     ) -> Result<Self, ModelError> {
         let mut weight = weights.vector(&format!("{path}.weight"), width)?;
         weight.iter_mut().for_each(|weight| *weight += offset);
-        let weight = Tensor::from_vec(weight, width, device).map_err(kernels::KernelError::from)?;
+        let weight = Tensor::from_vec(weight, width, device)
+            .and_then(|weight| weight.to_dtype(dtype))
+            .map_err(kernels::KernelError::from)?;
         Ok(Self { weight, eps })
     }
 
@@ -31,6 +33,6 @@ impl RmsNorm {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.weight.elem_count() * size_of::<f32>()
+        self.weight.elem_count() * self.weight.dtype().size_in_bytes()
     }
 }

@@ -31,14 +31,16 @@ pub(crate) struct Step {
     /// The same for layers with a window, where they are others.
     local_angles: Option<RopeAngles>,
     segments: Vec<AdapterRows>,
+    /// Whose part of each adapter is applied.
+    rank: usize,
 }
 
 impl Step {
-    /// Orders the rows of a valid batch.
+    /// Orders the rows of a valid batch, for one rank.
     pub(crate) fn new(
         batch: &ForwardBatch,
         (rope, local_rope): (&RopeTable, Option<&RopeTable>),
-        geometry: &KvGeometry,
+        (geometry, rank): (&KvGeometry, usize),
     ) -> Result<Self, ModelError> {
         let order = by_adapter(batch);
         let mut new_row = vec![0; batch.tokens.len()];
@@ -80,6 +82,7 @@ impl Step {
             local_angles: local_rope.map(|rope| rope.angles(&positions)),
             tokens,
             segments,
+            rank,
         })
     }
 
@@ -92,7 +95,7 @@ impl Step {
     pub(crate) fn pairs(&self, modules: &[usize]) -> Vec<&LoraPair> {
         let of = |module: &usize| {
             let module = *module;
-            self.segments.iter().filter_map(move |segment| segment.adapter.module(module))
+            self.segments.iter().filter_map(move |segment| segment.adapter.part(module, self.rank))
         };
         modules.iter().flat_map(of).collect()
     }
@@ -102,7 +105,7 @@ impl Step {
         self.segments
             .iter()
             .filter_map(|segment| {
-                let pair = segment.adapter.module(module)?;
+                let pair = segment.adapter.part(module, self.rank)?;
                 Some(LoraSegment { row_start: segment.row_start, rows: segment.rows, pair })
             })
             .collect()

@@ -9,6 +9,9 @@ mod gguf;
 mod gguf_file;
 mod hidden;
 mod loading;
+#[cfg(feature = "cuda")]
+mod on_device;
+mod parallel;
 mod quantized;
 mod refusals;
 mod runner;

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
-use models::{CausalLm, ForwardBatch, KvCache, KvFormat, KvShape, LoadOptions, SequenceSpan};
+use candle_core::Tensor;
+use models::{CausalLm, ForwardBatch, KvFormat, KvShape, LoadOptions, SequenceSpan};
 use serde::Deserialize;
 
 use crate::fixture;
@@ -41,7 +41,7 @@ impl Fixture {
     /// A model of one directory, and what another expects of it.
     pub(crate) fn load_from(dir: &Path, expected: &Path, options: &LoadOptions) -> Self {
         let model = models::load(dir, options).unwrap();
-        let shape = model.config().model_shape();
+        let shape = model.adapter_shape();
         let text = std::fs::read_to_string(expected.join("expected.json")).unwrap();
         let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
         let adapter = |name: &String| {
@@ -101,7 +101,7 @@ pub(crate) fn run(fixture: &mut Fixture, cases: &[usize], plan: &Plan) -> (Vec<O
     let needed: Vec<usize> = lengths.iter().map(|n| n.div_ceil(plan.block_tokens)).collect();
     let blocks = needed.iter().sum::<usize>() + 3;
     let shape = KvShape { format: fixture.kv, ..kv_shape(blocks, plan.block_tokens) };
-    let mut kv = KvCache::new(&config, shape, &Device::Cpu).unwrap();
+    let mut kv = fixture.model.kv_cache(shape).unwrap();
     // A block is as good as any other: hand them out in a scattered order.
     let mut free: Vec<u32> = (0..blocks as u32).collect();
     free.sort_by_key(|block| block.wrapping_mul(2_654_435_761) >> 7);

@@ -2,7 +2,7 @@
 //! tells the operator nothing.
 
 use anyhow::{Result, bail};
-use models::{CausalLm, KvCache, KvFormat, KvShape, ModelConfig};
+use models::{CausalLm, KvFormat, KvShape};
 
 use crate::config::{Config, Limits};
 
@@ -11,19 +11,23 @@ use crate::config::{Config, Limits};
 /// # Errors
 /// With the limits to lower.
 pub(super) fn check_kv(model: &dyn CausalLm, config: &Config) -> Result<()> {
+    if !model.device().is_cpu() {
+        // The device's memory is another matter: it says no when the cache is allocated.
+        return Ok(());
+    }
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let format = config.kv_cache_dtype.format().unwrap_or(model.kv_format());
-    check(model.config(), (&config.limits, format), total_bytes(&meminfo))
+    check(|shape| model.kv_bytes(shape), (&config.limits, format), total_bytes(&meminfo))
 }
 
 fn check(
-    model: &ModelConfig,
+    kv_bytes: impl Fn(KvShape) -> Option<u64>,
     (limits, format): (&Limits, KvFormat),
     machine_bytes: Option<u64>,
 ) -> Result<()> {
     let (kv_blocks, block_tokens) = (limits.kv_blocks, limits.block_tokens);
     let shape = KvShape { blocks: kv_blocks, block_tokens, format };
-    let bytes = KvCache::bytes(model, shape).unwrap_or(u64::MAX);
+    let bytes = kv_bytes(shape).unwrap_or(u64::MAX);
     // Where the machine's memory is not known, what can be addressed bounds it.
     let most = machine_bytes.unwrap_or(i64::MAX as u64);
     if bytes > most {
@@ -45,6 +49,8 @@ fn total_bytes(meminfo: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use models::{KvCache, ModelConfig};
+
     use super::*;
     use crate::config::Settings;
 
@@ -57,7 +63,8 @@ mod tests {
         let limits = settings.limits.resolve().expect("limits");
         let shape = KvShape { blocks: 10, block_tokens: 16, format: KvFormat::F16 };
         let bytes = KvCache::bytes(&model, shape).expect("small");
-        let check = |bytes| check(&model, (&limits, shape.format), bytes);
+        let of_model = |shape| KvCache::bytes(&model, shape);
+        let check = |bytes| check(of_model, (&limits, shape.format), bytes);
         assert!(check(Some(bytes + 1)).is_ok());
         assert!(check(Some(bytes)).is_ok());
         let error = check(Some(bytes - 1)).expect_err("too large").to_string();

@@ -22,13 +22,13 @@ use anyhow::{Context, Result, bail};
 use corpus::SpanLimits;
 use engine::{Engine, EngineConfig, EngineHandle, SpeculativeConfig};
 use ledger::{Ledger, LedgerConfig};
-use models::{CausalLm, LoadOptions};
+use models::{CausalLm, Device, LoadOptions, ModelError, TensorParallel};
 use pipeline::{BaseModel, CorpusStore, HostCapabilities, Pipeline, PipelineConfig, PipelineParts};
 use plugin_host::PluginHost;
 use prometheus_client::registry::Registry;
 use tokenization::{ChatTemplate, Tokenizer};
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, DeviceName, Limits};
 use adapters::Adapters;
 
 /// Folder of receipts in the data directory.
@@ -86,7 +86,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
     let corpus_dir = config.data_dir.join(CORPUS_DIR);
     let corpora = Arc::new(CorpusStore::new(corpus_dir, Arc::clone(&base.tokenizer)));
     let adapters = Arc::new(Adapters::new(adapters::AdapterParts {
-        shape: base.model.config().model_shape(),
+        shape: base.model.adapter_shape(),
         corpora: Arc::clone(&corpora),
         base_name: config.base_name.clone(),
         roots: config.adapter_roots.clone(),
@@ -156,8 +156,22 @@ fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
     if let Some(reason) = &placement.passed_over {
         tracing::info!(%reason, "the model runs on the cpu");
     }
-    let options = LoadOptions { quantization, context_tokens_max, device: placement.device };
-    let model = models::load(path, &options).with_context(|| named("model"))?;
+    let parallel = (config.tensor_parallel_size.get() > 1).then(|| {
+        let ranks = config.tensor_parallel_size;
+        // The ranks share what the operator gives; each needs a thread.
+        let threads = NonZeroUsize::new(config.threads / ranks).unwrap_or(NonZeroUsize::MIN);
+        TensorParallel { ranks, threads }
+    });
+    let device = placement.device;
+    let options = LoadOptions { device, quantization, context_tokens_max, parallel };
+    let model = match models::load(path, &options) {
+        Err(error @ ModelError::Device { .. }) if config.device == DeviceName::Auto => {
+            tracing::info!(reason = %error, "the model runs on the cpu");
+            models::load(path, &LoadOptions { device: Device::Cpu, ..options })
+        }
+        loaded => loaded,
+    };
+    let model = model.with_context(|| named("model"))?;
     let digest = as_served(digest, config, &*model);
     if chat_template.is_none() {
         tracing::warn!("the model has no chat template; /v1/chat/completions will refuse requests");

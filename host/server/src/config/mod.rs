@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use limits::Limits;
 pub(crate) use resolved::{
-    ADMIN_LISTEN, Config, DATA_DIR, KvCacheDtype, LISTEN, LogFormat, Quantize,
+    ADMIN_LISTEN, Config, DATA_DIR, DeviceName, KvCacheDtype, LISTEN, LogFormat, Quantize,
 };
 pub(crate) use settings::Settings;
 

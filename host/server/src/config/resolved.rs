@@ -1,6 +1,7 @@
 //! The configuration as the rest of the server uses it: complete and checked.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -20,6 +21,8 @@ pub(crate) const LISTEN: &str = "127.0.0.1:8080";
 pub(crate) const ADMIN_LISTEN: &str = "127.0.0.1:8081";
 /// Most threads that compute.
 const THREADS_MAX: usize = 1024;
+/// Most ranks of a model.
+const RANKS_MAX: usize = 64;
 
 /// Where the base model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -199,6 +202,8 @@ pub(crate) struct Config {
     pub(crate) api_keys_file: Option<PathBuf>,
     /// Threads that compute.
     pub(crate) threads: usize,
+    /// Ranks that share the base.
+    pub(crate) tensor_parallel_size: NonZeroUsize,
     /// Where the base runs.
     pub(crate) device: DeviceName,
     /// What the base's linear layers are rounded to.
@@ -236,6 +241,12 @@ impl Config {
             return Err(ConfigError::Value { key: "threads", expected, got: threads.to_string() });
         }
         let limits = settings.limits.resolve()?;
+        let ranks = settings.tensor_parallel_size.unwrap_or(1);
+        let tensor_parallel_size =
+            NonZeroUsize::new(ranks).filter(|ranks| ranks.get() <= RANKS_MAX).ok_or_else(|| {
+                let (key, expected) = ("tensor_parallel_size", format!("1 to {RANKS_MAX}"));
+                ConfigError::Value { key, expected, got: ranks.to_string() }
+            })?;
         if limits.step_tokens_max < limits.sequences_max {
             let expected = format!("at least sequences_max ({})", limits.sequences_max);
             let got = limits.step_tokens_max.to_string();
@@ -258,6 +269,7 @@ impl Config {
             admin_token_file: settings.admin_token_file,
             api_keys_file: settings.api_keys_file,
             threads,
+            tensor_parallel_size,
             device: settings.device.unwrap_or_default(),
             quantize: settings.quantize,
             kv_cache_dtype: settings.kv_cache_dtype.unwrap_or_default(),

@@ -68,6 +68,9 @@ pub(crate) struct Settings {
     /// Threads that compute [default: one per processor]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Ranks that share the base model: parts of the threads, or CUDA devices [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) tensor_parallel_size: Option<usize>,
     /// Where the base model runs [default: auto]
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
@@ -117,6 +120,7 @@ impl Settings {
                 .allow_remote_without_keys
                 .or(lower.allow_remote_without_keys),
             threads: self.threads.or(lower.threads),
+            tensor_parallel_size: self.tensor_parallel_size.or(lower.tensor_parallel_size),
             device: self.device.or(lower.device),
             quantize: self.quantize.or(lower.quantize),
             kv_cache_dtype: self.kv_cache_dtype.or(lower.kv_cache_dtype),

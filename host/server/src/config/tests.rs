@@ -57,6 +57,7 @@ const KEYS: &[(&str, &str, &str)] = &[
         "--allow-remote-without-keys=false",
     ),
     ("threads", "threads = 3", "--threads=3"),
+    ("tensor_parallel_size", "tensor_parallel_size = 2", "--tensor-parallel-size=2"),
     ("device", "device = 'cuda'", "--device=cuda"),
     ("quantize", "quantize = 'q8_0'", "--quantize=q8_0"),
     ("kv_cache_dtype", "kv_cache_dtype = 'int8'", "--kv-cache-dtype=int8"),
@@ -190,6 +191,9 @@ fn what_contradicts_itself_is_refused() {
     check("threads = 1", None);
     check("threads = 1024", None);
     check("threads = 1025", Some("threads must be 1 to 1024"));
+    check("tensor_parallel_size = 0", Some("tensor_parallel_size must be 1 to 64"));
+    check("tensor_parallel_size = 64", None);
+    check("tensor_parallel_size = 65", Some("tensor_parallel_size must be 1 to 64"));
     let steps = |tokens| format!("[limits]\nsequences_max = 32\nstep_tokens_max = {tokens}");
     check(&steps(31), Some("step_tokens_max must be at least sequences_max (32), got 31"));
     check(&steps(32), None);

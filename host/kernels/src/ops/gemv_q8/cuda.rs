@@ -1,7 +1,7 @@
 //! A linear layer of eight-bit blocks on a device.
 
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::device::{Blocks, ROWS_MAX, Weight, product, widen};
 use crate::cuda::{DeviceQueue, Operand, empty, upload, write_to};
@@ -20,6 +20,7 @@ pub struct DeviceLinearQ8 {
     bias: Option<Tensor>,
     out_features: usize,
     in_features: usize,
+    device: Device,
 }
 
 impl DeviceLinearQ8 {
@@ -47,6 +48,7 @@ impl DeviceLinearQ8 {
             bias: bias.map(|bias| Tensor::from_slice(bias, out_features, device)).transpose()?,
             out_features,
             in_features,
+            device: device.clone(),
         })
     }
 
@@ -67,7 +69,7 @@ impl DeviceLinearQ8 {
         let element = ElementType::of(OP, "x", x.dtype())?;
         let found = rows(OP, "x", x, self.in_features)?;
         if found > ROWS_MAX {
-            return self.many(x, element);
+            return self.many(x);
         }
         // SAFETY: the kernel writes every element.
         let y = unsafe { empty((found, self.out_features), x.dtype(), x.device())? };
@@ -82,16 +84,26 @@ impl DeviceLinearQ8 {
         Ok(y)
     }
 
-    fn many(&self, x: &Tensor, element: ElementType) -> Result<Tensor, KernelError> {
+    /// The weight in floats of a type, `[out_features, in_features]`.
+    ///
+    /// # Errors
+    /// Another type than f32, f16 or bf16, no memory, or a failed launch.
+    pub fn dense(&self, dtype: DType) -> Result<Tensor, KernelError> {
+        let element = ElementType::of(OP, "weight", dtype)?;
         let shape = (self.out_features, self.in_features);
         // SAFETY: the kernel writes every element.
-        let dense = unsafe { empty(shape, x.dtype(), x.device())? };
+        let dense = unsafe { empty(shape, dtype, &self.device)? };
         write_to(OP, &dense, |queue, out| {
             self.on(queue, |weight| {
                 // SAFETY: `out` has the weight's sizes.
                 unsafe { widen(queue, weight, out, element) }
             })
         })?;
+        Ok(dense)
+    }
+
+    fn many(&self, x: &Tensor) -> Result<Tensor, KernelError> {
+        let dense = self.dense(x.dtype())?;
         let y = x.matmul(&dense.t()?)?;
         match &self.bias {
             Some(bias) => Ok(y.broadcast_add(&bias.to_dtype(x.dtype())?)?),

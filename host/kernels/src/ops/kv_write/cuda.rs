@@ -28,15 +28,21 @@ impl DeviceBlocks {
     /// keeps as they are.
     ///
     /// # Errors
-    /// A geometry in another format than they are computed in, a size of zero, sizes whose product overflows, another type than f32, f16 or bf16, or no memory.
+    /// A geometry in halves for floats, a size of zero, sizes whose product overflows, another type than
+    /// f32, f16 or bf16, or no memory.
     pub fn new(geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Self, KernelError> {
         const OP: &str = "kv blocks";
         let element = ElementType::of(OP, "blocks", dtype)?;
         if geometry.bytes().is_none() {
             return Err(KernelError::Size { op: OP, what: "zero or too large" });
         }
-        let other = geometry.format == KvFormat::F16 && dtype != DType::F16;
-        if other || geometry.format == KvFormat::Int8 {
+        // A device keeps bytes nowhere, and halves as what they are computed in.
+        let keeps = match geometry.format {
+            KvFormat::F32 => true,
+            KvFormat::F16 => dtype != DType::F32,
+            KvFormat::Int8 => false,
+        };
+        if !keeps {
             return Err(KernelError::Dtype { op: OP, operand: "blocks", found: dtype });
         }
         let KvGeometry { blocks, block_tokens, kv_heads, head_dim, .. } = geometry;

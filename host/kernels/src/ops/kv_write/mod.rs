@@ -12,11 +12,12 @@ mod plan;
 
 use candle_core::Tensor;
 
-use crate::KernelError;
 use crate::aligned::LANES;
 use crate::elements::Bf16;
+use crate::{KernelError, on_device};
 use crate::tensor::{Place, exactly, host_floats, place};
 
+use pages::Held;
 pub use pages::KvBlocks;
 pub(crate) use pages::{Kept, Pages, ReadPages};
 pub use plan::{PagedPlan, PagedSpan};
@@ -128,8 +129,13 @@ pub fn kv_write(
     let shape = [plan.slots().len(), geometry.kv_heads * geometry.head_dim];
     exactly(OP, "k", k, &shape)?;
     exactly(OP, "v", v, &shape)?;
-    if place(OP, k.device())? == Place::Cuda {
-        return crate::cuda::refuse(OP);
+    let device = k.device().location();
+    match (place(OP, k.device())?, &mut blocks.held) {
+        (Place::Cuda, Held::Device(blocks)) => return on_device::kv_write((k, v), plan, blocks),
+        (Place::Cuda, _) | (_, Held::Device(_)) => {
+            return Err(KernelError::Device { op: OP, device });
+        }
+        _ => {}
     }
     let (k, v) = (host_floats(OP, "k", k)?, host_floats(OP, "v", v)?);
     blocks.write(plan, k.as_slice()?, v.as_slice()?);

@@ -4,14 +4,14 @@
 //! magnitude over 127, rounded up to a bf16, so that no number is cut. It never decides which block
 //! belongs to whom.
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
 use super::{KvFormat, KvGeometry, PagedPlan};
-use crate::KernelError;
 use crate::aligned::{Aligned, LANES};
 use crate::elements::{Bf16, Element, F16, I8};
 use crate::pool::{Parts, for_tasks};
 use crate::tensor::{Place, place};
+use crate::{KernelError, on_device};
 
 /// Numbers that one thread writes sooner than it has woken another.
 const WRITE_ALONE_MAX: usize = 1 << 11;
@@ -19,21 +19,22 @@ const WRITE_ALONE_MAX: usize = 1 << 11;
 /// Keys and values of one layer.
 #[derive(Debug)]
 pub struct KvBlocks {
-    held: Held,
+    pub(super) held: Held,
     geometry: KvGeometry,
 }
 
 #[derive(Debug)]
-enum Held {
+pub(super) enum Held {
     F32(Memory<f32>),
     F16(Memory<F16>),
     Int8(Memory<I8>),
+    Device(on_device::Blocks),
 }
 
 /// Keys, `[block][head][head_dim][padded_tokens]`, values, `[block][head][block_tokens][padded_dim]`,
 /// and where numbers have scales those of keys and of values, `[block][head][padded_tokens]`.
 #[derive(Debug)]
-struct Memory<T> {
+pub(super) struct Memory<T> {
     keys: Aligned<T>,
     values: Aligned<T>,
     key_scales: Aligned<Bf16>,
@@ -135,9 +136,23 @@ impl KvBlocks {
     /// # Errors
     /// A size of zero, sizes whose product overflows, or a device this build can't use.
     pub fn new(geometry: KvGeometry, device: &Device) -> Result<Self, KernelError> {
+        Self::typed(geometry, None, device)
+    }
+
+    /// As [`KvBlocks::new`]. A device keeps keys and values in the type that they are computed in: `dtype`,
+    /// where it is not what the format is named after.
+    ///
+    /// # Errors
+    /// As of [`KvBlocks::new`].
+    pub fn typed(
+        geometry: KvGeometry,
+        dtype: Option<DType>,
+        device: &Device,
+    ) -> Result<Self, KernelError> {
         const OP: &str = "kv blocks";
         if place(OP, device)? == Place::Cuda {
-            return crate::cuda::refuse(OP);
+            let held = Held::Device(on_device::blocks(geometry, dtype, device)?);
+            return Ok(Self { held, geometry });
         }
         if geometry.bytes().is_none() {
             return Err(KernelError::Size { op: OP, what: "zero or too large" });
@@ -163,6 +178,15 @@ impl KvBlocks {
             Held::F32(memory) => reader.read(memory.pages(self.geometry)),
             Held::F16(memory) => reader.read(memory.pages(self.geometry)),
             Held::Int8(memory) => reader.read(memory.pages(self.geometry)),
+            Held::Device(_) => unreachable!("the op was sent to the device"),
+        }
+    }
+
+    /// The blocks on a device, if that is where they are.
+    pub(crate) fn on_device(&self) -> Option<&on_device::Blocks> {
+        match &self.held {
+            Held::Device(blocks) => Some(blocks),
+            _ => None,
         }
     }
 
@@ -171,6 +195,7 @@ impl KvBlocks {
             Held::F32(memory) => write(memory, &self.geometry, plan, (k, v)),
             Held::F16(memory) => write(memory, &self.geometry, plan, (k, v)),
             Held::Int8(memory) => write(memory, &self.geometry, plan, (k, v)),
+            Held::Device(_) => unreachable!("the op was sent to the device"),
         }
     }
 }

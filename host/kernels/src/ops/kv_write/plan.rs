@@ -3,6 +3,7 @@
 
 use super::KvGeometry;
 use crate::KernelError;
+use crate::on_device::Memo;
 
 const OP: &str = "paged plan";
 
@@ -28,6 +29,9 @@ pub struct PagedPlan {
     /// Per row: block times `block_tokens` plus offset.
     slots: Vec<usize>,
     geometry: KvGeometry,
+    /// Of a device that the step runs on.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "for devices alone"))]
+    memo: Memo,
 }
 
 impl PagedPlan {
@@ -47,7 +51,12 @@ impl PagedPlan {
                 slots.push(block * geometry.block_tokens + position % geometry.block_tokens);
             }
         }
-        Ok(Self { spans, rows, slots, geometry: *geometry })
+        Ok(Self { spans, rows, slots, geometry: *geometry, memo: Memo::default() })
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn memo(&self) -> &Memo {
+        &self.memo
     }
 
     /// Slot of each row.

@@ -65,7 +65,7 @@ pub fn linear_group(
         check_segments(OP, &member.segments, found, |pair| (pair.out_features(), width))?;
     }
     if place(OP, input.x.device())? == Place::Cuda {
-        return crate::cuda::refuse(OP);
+        return on_device(input.x, members);
     }
     let x = host_floats(OP, "x", input.x)?;
     let mut floats: Vec<Vec<f32>> =
@@ -78,6 +78,18 @@ pub fn linear_group(
     products(level(), (input, x.as_slice()?, found), (members, next), &mut outputs);
     let shaped = floats.into_iter().zip(members);
     shaped.map(|(floats, member)| from_host(floats, (found, member.linear.out_features))).collect()
+}
+
+/// The same on a device.
+fn on_device(x: &Tensor, members: &[GroupMember<'_>]) -> Result<Vec<Tensor>, KernelError> {
+    let product = |GroupMember { linear, segments }: &GroupMember<'_>| {
+        let device = x.device().location();
+        let held = linear.on_device().ok_or(KernelError::Device { op: OP, device })?;
+        let y = held.forward(x)?;
+        crate::on_device::add_adapters(held, (x, &y), segments)?;
+        Ok(y)
+    };
+    members.iter().map(product).collect()
 }
 
 /// The work behind [`linear_group`], on checked operands.

@@ -14,10 +14,12 @@ use crate::aligned::LANES;
 use crate::dispatch::Level;
 use crate::prefetch::Ahead;
 use crate::tensor::{Place, place, shape_error};
-use crate::{KernelError, WeightBytes, WeightFormat};
+use crate::{KernelError, WeightBytes, WeightFormat, on_device};
 use blocks::{PackedBlocks, QuantizedRows};
 use float::FloatPanels;
 
+#[cfg(feature = "cuda")]
+pub(crate) use blocks::rounded_q8_0;
 pub use group::{GroupMember, LinearInput, linear_group};
 
 const OP: &str = "linear";
@@ -36,6 +38,7 @@ pub struct PackedLinear {
 enum Panels {
     Float(FloatPanels),
     Blocks(PackedBlocks),
+    Device(on_device::Linear),
 }
 
 /// Rows as a product takes them.
@@ -59,12 +62,17 @@ impl PackedLinear {
         format: Option<WeightFormat>,
         device: &Device,
     ) -> Result<Self, KernelError> {
-        if place(OP, device)? == Place::Cuda {
-            return crate::cuda::refuse(OP);
-        }
         let (out_features, in_features) = (weight.rows(), weight.columns());
         if out_features == 0 || in_features == 0 {
             return Err(KernelError::Size { op: OP, what: "empty weight" });
+        }
+        let format = format.unwrap_or(weight.format());
+        if weight.format().is_quantized() && weight.format() != format {
+            return Err(KernelError::Size { op: OP, what: "a weight rounded twice" });
+        }
+        if place(OP, device)? == Place::Cuda {
+            let panels = Panels::Device(on_device::Linear::pack(&weight, bias, format, device)?);
+            return Ok(Self { panels, bias: Vec::new(), in_features, out_features });
         }
         let bias = match bias {
             Some(bias) if bias.len() != out_features => {
@@ -77,10 +85,6 @@ impl PackedLinear {
             }
             None => Vec::new(),
         };
-        let format = format.unwrap_or(weight.format());
-        if weight.format().is_quantized() && weight.format() != format {
-            return Err(KernelError::Size { op: OP, what: "a weight rounded twice" });
-        }
         let panels = match format.is_quantized() {
             true => Panels::Blocks(PackedBlocks::pack(&weight, format)?),
             false if format == weight.format() => Panels::Float(FloatPanels::pack(&weight)?),
@@ -107,6 +111,7 @@ impl PackedLinear {
         let panels = match &self.panels {
             Panels::Float(panels) => panels.bytes(),
             Panels::Blocks(blocks) => blocks.bytes(),
+            Panels::Device(linear) => linear.bytes(),
         };
         panels + self.bias.len() * size_of::<f32>()
     }
@@ -131,6 +136,15 @@ impl PackedLinear {
         match &self.panels {
             Panels::Float(panels) => panels.read_row(index, target),
             Panels::Blocks(blocks) => blocks.read_row(index, target),
+            Panels::Device(_) => unreachable!("rows of a device are gathered there"),
+        }
+    }
+
+    /// The weight on a device, if that is where it is.
+    pub(crate) fn on_device(&self) -> Option<&on_device::Linear> {
+        match &self.panels {
+            Panels::Device(linear) => Some(linear),
+            _ => None,
         }
     }
 

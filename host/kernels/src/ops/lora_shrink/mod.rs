@@ -29,7 +29,7 @@ use crate::simd::vector_levels;
 use crate::tensor::{Place, from_host, host_floats, place, rows};
 
 pub(crate) use pair::check_segments;
-pub use pair::{LoraPair, LoraSegment};
+pub use pair::{LoraPair, LoraSegment, PairCut};
 
 const OP: &str = "lora_shrink";
 

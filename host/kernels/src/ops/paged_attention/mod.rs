@@ -26,6 +26,20 @@ use crate::{KernelError, KvBlocks, PagedPlan};
 
 const OP: &str = "paged_attention";
 
+/// Widths of heads that half-width kernels of devices are built for.
+const DEVICE_DIMS: [usize; 5] = [64, 80, 96, 128, 256];
+/// Widest head in f32.
+const DEVICE_DIM_MAX: usize = 256;
+
+/// Whether devices have a kernel for heads of this width, in floats or in halves.
+#[must_use]
+pub fn has_device_kernel(head_dim: usize, in_halves: bool) -> bool {
+    match in_halves {
+        true => DEVICE_DIMS.contains(&head_dim),
+        false => head_dim <= DEVICE_DIM_MAX,
+    }
+}
+
 vector_levels! {
     fn attend(job: &Job<'_>, scores: &mut Vec<f32>, out: &mut [f32])
 }
@@ -84,7 +98,12 @@ pub fn paged_attention(
     let rows = plan.slots().len();
     exactly(OP, "q", q, &[rows, shape.heads * geometry.head_dim])?;
     if place(OP, q.device())? == Place::Cuda {
-        return crate::cuda::refuse(OP);
+        let device = q.device().location();
+        let blocks = blocks.on_device().ok_or(KernelError::Device { op: OP, device })?;
+        return crate::on_device::paged_attention(q, blocks, plan, shape);
+    }
+    if blocks.on_device().is_some() {
+        return Err(KernelError::Device { op: OP, device: q.device().location() });
     }
     let queries = host_floats(OP, "q", q)?;
     let mut out = vec![0.0; q.elem_count()];

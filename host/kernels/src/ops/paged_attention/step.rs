@@ -1,6 +1,7 @@
 //! The attention work of a step on a device: pieces for warps, where parts of long contexts go, and the
 //! launches over them.
 
+use super::{DEVICE_DIM_MAX as F32_DIM_MAX, DEVICE_DIMS as DIMS};
 use crate::launch::{Args, ElementType, Grid, Ptr, Queue, check_aligned, narrow};
 use crate::{AttentionShape, KernelError, KvGeometry, PagedSpan};
 
@@ -11,9 +12,6 @@ const TILE: usize = 16;
 const WARPS: usize = 4;
 const THREADS: u32 = 128;
 const F32_HEADS: usize = 4;
-const F32_DIM_MAX: usize = 256;
-/// Widths of heads that half-width kernels are built for.
-const DIMS: [usize; 5] = [64, 80, 96, 128, 256];
 /// Most rows of a span whose splits are spread over the device; a longer one has rows enough.
 const SPREAD_ROWS_MAX: usize = 8;
 /// The second dimension of a launch.
@@ -181,7 +179,7 @@ impl Step {
     }
 }
 
-fn check(
+pub(crate) fn check(
     geometry: &KvGeometry,
     shape: &AttentionShape,
     element: ElementType,

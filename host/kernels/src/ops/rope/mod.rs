@@ -40,7 +40,7 @@ pub fn rope(x: Tensor, angles: &RopeAngles) -> Result<Tensor, KernelError> {
         return Err(crate::tensor::shape_error(OP, "x", &expected, x.dims()));
     }
     if place(OP, x.device())? == Place::Cuda {
-        return crate::cuda::refuse(OP);
+        return crate::on_device::rope(x, (angles, &angles.memo));
     }
     x.inplace_op1(&Rotate(angles))?;
     Ok(x)

@@ -4,6 +4,7 @@
 //! Sine and cosine are computed in f64 and rounded, so that they do not vary with the C library.
 
 use crate::KernelError;
+use crate::on_device::Memo;
 
 const OP: &str = "rope";
 
@@ -71,6 +72,8 @@ pub struct RopeAngles {
     pub(crate) cos: Vec<f32>,
     /// `[rows, half]`
     pub(crate) sin: Vec<f32>,
+    /// The copy on a device.
+    pub(crate) memo: Memo,
 }
 
 impl RopeTable {
@@ -113,7 +116,7 @@ impl RopeTable {
             }
         }
         let (head_dim, half) = (self.head_dim, self.frequencies.len());
-        RopeAngles { head_dim, half, rows: positions.len(), cos, sin }
+        RopeAngles { head_dim, half, rows: positions.len(), cos, sin, memo: Memo::default() }
     }
 }
 

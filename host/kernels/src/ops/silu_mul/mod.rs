@@ -11,9 +11,9 @@ mod simd;
 use candle_core::Tensor;
 
 use super::elementwise;
-use crate::KernelError;
 use crate::dispatch::level;
 use crate::simd::vector_levels;
+use crate::{KernelError, on_device};
 
 const OP: &str = "silu_mul";
 
@@ -26,7 +26,9 @@ vector_levels! {
 /// # Errors
 /// Operands of different shapes or other types than f32, or on a device this build can't use.
 pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor, KernelError> {
-    elementwise::gated(OP, (gate, up), |gate, up, out| run(level(), gate, up, out))
+    elementwise::gated(OP, (gate, up), on_device::silu_mul, |gate, up, out| {
+        run(level(), gate, up, out);
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::elementwise;
 use crate::dispatch::level;
 use crate::simd::vector_levels;
 use crate::tensor::{Place, floats_mut, place};
-use crate::{KernelError, cuda};
+use crate::{KernelError, on_device};
 
 const OP: &str = "softcap";
 
@@ -25,7 +25,7 @@ vector_levels! {
 pub fn softcap(x: Tensor, cap: f32) -> Result<Tensor, KernelError> {
     check_cap(OP, cap)?;
     if place(OP, x.device())? == Place::Cuda {
-        return cuda::refuse(OP);
+        return on_device::softcap(&x, cap);
     }
     x.inplace_op1(&Cap(cap))?;
     Ok(x)

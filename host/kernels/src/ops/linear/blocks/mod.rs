@@ -21,6 +21,8 @@ use crate::ops::columns::{Columns, Tile};
 use crate::prefetch::Ahead;
 use format::{Format, Q4_0, Q4K, Q6K, Q8_0};
 pub(super) use pack::PackedBlocks;
+#[cfg(feature = "cuda")]
+pub(crate) use pack::rounded_q8_0;
 pub(super) use rows::QuantizedRows;
 use rows::Rows;
 

@@ -126,3 +126,48 @@ fn put_row<F: Format>(runs: &[Run], lane: usize, quants: &mut [u8], scales: &mut
         F::put_scales(scales, lane, index % F::GROUP, run);
     }
 }
+
+/// A weight of floats rounded to blocks of eight bits, as they lie in a file.
+///
+/// # Errors
+/// Rows that are not whole blocks, or numbers that can't be rounded.
+#[cfg(any(feature = "cuda", test))]
+pub(crate) fn rounded_q8_0(weight: &WeightBytes<'_>) -> Result<Vec<u8>, KernelError> {
+    if !weight.columns().is_multiple_of(RUN) {
+        return Err(KernelError::Size { op: OP, what: "rows that are not whole blocks" });
+    }
+    let rows = (0..weight.rows()).into_par_iter().map(|row| {
+        let mut bytes = Vec::with_capacity(weight.columns() / RUN * Q8_0::FORMAT.block_bytes());
+        for run in runs_of::<Q8_0>(weight, row)? {
+            bytes.extend(run.scale.to_le_bytes());
+            let offset = ggml::offset(Q8_0::FORMAT);
+            bytes.extend(run.quants.map(|quant| (i32::from(quant) - offset) as i8 as u8));
+        }
+        Ok(bytes)
+    });
+    Ok(rows.collect::<Result<Vec<_>, KernelError>>()?.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{Random, assert_same_bits, weight_of};
+
+    #[test]
+    fn blocks_of_a_file_are_those_in_memory() {
+        let (rows, columns) = (3, 96);
+        let floats = weight_of(&Random::new(81).floats(rows * columns), WeightFormat::F32);
+        let weight = WeightBytes::new(&floats, WeightFormat::F32, rows, columns).unwrap();
+        let bytes = rounded_q8_0(&weight).unwrap();
+        let file = WeightBytes::new(&bytes, WeightFormat::Q8_0, rows, columns).unwrap();
+        let packed = PackedBlocks::pack(&weight, WeightFormat::Q8_0).unwrap();
+        for row in 0..rows {
+            let (mut found, mut expected) = (vec![0.0; columns], vec![0.0; columns]);
+            file.read_row(row, &mut found);
+            packed.read_row(row, &mut expected);
+            assert_same_bits(&found, &expected);
+        }
+        let odd = WeightBytes::new(&floats, WeightFormat::F32, columns, rows).unwrap();
+        assert!(rounded_q8_0(&odd).is_err());
+    }
+}
