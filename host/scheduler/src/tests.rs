@@ -160,7 +160,7 @@ fn past_its_deadline_a_sequence_is_given_up_unless_it_has_run() {
     }
     let mut at = |now| step(&mut scheduler, &StepLimits { now, ..StepLimits::default() });
     assert_eq!(at(5).started, [(0, 0)]);
-    assert_eq!(at(6).expired, []);
+    assert!(at(6).expired.is_empty());
     assert_eq!(at(7).expired, [1]);
     let late = at(100);
     assert_eq!((late.expired.as_slice(), ids(&late)), (&[2][..], vec![0]), "it runs already");
