@@ -139,6 +139,11 @@ pub(crate) unsafe fn empty(
     dtype: DType,
     device: &Device,
 ) -> Result<Tensor, KernelError> {
+    let shape = shape.into();
+    if shape.elem_count() == 0 {
+        // A device has no memory of zero bytes.
+        return Ok(Tensor::zeros(1, dtype, device)?.narrow(0, 0, 0)?.reshape(shape)?);
+    }
     // SAFETY: the caller's promise.
     Ok(unsafe { Tensor::empty(shape, dtype, device)? })
 }

@@ -262,6 +262,9 @@ impl Decoder {
 
     /// Logits of some rows, on one rank.
     fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Option<Tensor>, ModelError> {
+        if let Some(nothing) = self.nothing(rows, self.config.vocab_size)? {
+            return Ok(Some(nothing));
+        }
         let logits = self.lm_head.forward(&self.normed(x, rows)?)?;
         let logits = match self.config.variation.logits_softcap {
             Some(cap) => softcap(logits, cap)?,
@@ -284,10 +287,25 @@ impl Decoder {
     ) -> Result<Option<(Tensor, Option<Tensor>)>, ModelError> {
         let (x, step) = self.run(batch, kv)?;
         let Some(logits) = self.logits(&x, &step.logits_rows)? else { return Ok(None) };
-        let floats = |states: Tensor| states.to_dtype(DType::F32).map_err(KernelError::from);
-        let hidden = hidden.then(|| self.normed(&x, &step.hidden_rows)).transpose()?;
-        let hidden = hidden.map(floats).transpose()?;
+        let hidden = hidden.then(|| self.states(&x, &step.hidden_rows)).transpose()?;
         Ok(Some((logits, hidden)))
+    }
+
+    /// What is given for no rows on a device, which runs nothing over none.
+    fn nothing(&self, rows: &[u32], width: usize) -> Result<Option<Tensor>, ModelError> {
+        if self.device.is_cpu() || !rows.is_empty() {
+            return Ok(None);
+        }
+        let none = Tensor::zeros((0, width), DType::F32, &Device::Cpu);
+        Ok(Some(none.map_err(KernelError::from)?))
+    }
+
+    /// Hidden states of some rows, in floats.
+    fn states(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor, ModelError> {
+        if let Some(nothing) = self.nothing(rows, self.config.hidden_size)? {
+            return Ok(nothing);
+        }
+        Ok(self.normed(x, rows)?.to_dtype(DType::F32).map_err(KernelError::from)?)
     }
 
     /// Where its keys and values are kept.
