@@ -14,8 +14,8 @@ use candle_core::Tensor;
 
 use crate::aligned::LANES;
 use crate::elements::Bf16;
-use crate::{KernelError, on_device};
 use crate::tensor::{Place, exactly, host_floats, place};
+use crate::{KernelError, on_device};
 
 use pages::Held;
 pub use pages::KvBlocks;
