@@ -17,6 +17,15 @@ use crate::{BenchError, reading};
 /// Streams that warm a server up for an open loop.
 const WARM_STREAMS: usize = 16;
 
+/// Requests that say how long one takes at rest.
+const ALONE: usize = 3;
+/// How much longer one may take for a server to count as at rest.
+const SETTLED: f64 = 1.3;
+/// And what any may take longer by chance.
+const SETTLED_NOISE: Duration = Duration::from_millis(5);
+/// Longest wait for a server to come to rest.
+const SETTLE_MAX: Duration = Duration::from_secs(120);
+
 /// One row of a report: a workload, and when its requests come.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -164,10 +173,14 @@ pub async fn compare(
     }
     let mut results = Vec::new();
     for scenario in &comparison.scenarios {
+        let mut at_rest = Vec::new();
         for client in &clients {
             let label = &client.target().label;
             progress(Progress::Warming { scenario: &scenario.name, label });
             comparison.warm(scenario, client).await?;
+            if clients.len() > 1 {
+                at_rest.push(comparison.alone(scenario, client).await?);
+            }
         }
         let mut runs = vec![Vec::new(); clients.len()];
         for repeat in 0..comparison.repeats {
@@ -185,6 +198,9 @@ pub async fn compare(
                     summary: &summary,
                 });
                 runs[side].push(summary);
+                if let Some(time) = at_rest.get(side) {
+                    comparison.settle(scenario, &clients[side], *time).await?;
+                }
             }
         }
         let targets = clients.iter().map(|client| client.target());
@@ -273,6 +289,48 @@ impl Comparison {
         let drive = Drive { client: client.clone(), plan, arrivals, timeout: self.timeout };
         drive.run(Length::Requests(self.warmup)).await;
         Ok(())
+    }
+
+    /// The time that a server at rest takes for a request: the best of a few.
+    async fn alone(
+        &self,
+        scenario: &Scenario,
+        client: &Arc<Client>,
+    ) -> Result<Duration, BenchError> {
+        let mut best = Duration::MAX;
+        for _ in 0..ALONE {
+            best = best.min(self.probe(scenario, client).await?);
+        }
+        Ok(best)
+    }
+
+    /// Waits until a server takes about as long for a request as at rest. Some go on computing for clients
+    /// that have left, on the cores that the other server has next.
+    async fn settle(
+        &self,
+        scenario: &Scenario,
+        client: &Arc<Client>,
+        at_rest: Duration,
+    ) -> Result<(), BenchError> {
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < SETTLE_MAX {
+            if self.probe(scenario, client).await? <= at_rest.mul_f64(SETTLED) + SETTLED_NOISE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn probe(
+        &self,
+        scenario: &Scenario,
+        client: &Arc<Client>,
+    ) -> Result<Duration, BenchError> {
+        let plan = Plan::new(&scenario.workload, self.seed.wrapping_sub(1))?;
+        let until = Until { cut: None, timeout: self.timeout };
+        let begun = tokio::time::Instant::now();
+        client.send(&plan.request(u64::MAX - 2, 0), begun, until).await;
+        Ok(begun.elapsed())
     }
 
     async fn measure(
