@@ -1,6 +1,7 @@
 //! Numbers that stay in memory at the width they came in, and are widened, exactly, where they are
 //! used.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -17,6 +18,17 @@ pub(crate) trait Element: Plain + Default {
 
     /// The nearest number; what is too large becomes the largest.
     fn narrow(value: f32) -> Self;
+
+    /// [`Element::narrow`] of each.
+    ///
+    /// # Panics
+    /// If there are more or fewer targets.
+    fn narrow_all(values: &[f32], targets: &mut [Self]) {
+        assert_eq!(values.len(), targets.len());
+        for (target, value) in targets.iter_mut().zip(values) {
+            *target = Self::narrow(*value);
+        }
+    }
 
     /// Sixteen numbers, widened.
     ///
@@ -93,6 +105,24 @@ impl Element for F16 {
     fn narrow(value: f32) -> Self {
         let most = f16::MAX.to_f32();
         Self(f16::from_f32(value.clamp(-most, most)).to_bits())
+    }
+
+    fn narrow_all(values: &[f32], targets: &mut [Self]) {
+        /// Numbers that are narrowed by one look at what the CPU can do.
+        const TOGETHER: usize = 64;
+        assert_eq!(values.len(), targets.len());
+        let most = f16::MAX.to_f32();
+        for (values, targets) in values.chunks(TOGETHER).zip(targets.chunks_mut(TOGETHER)) {
+            let (mut within, mut halves) = ([0.0; TOGETHER], [f16::ZERO; TOGETHER]);
+            let count = values.len();
+            for (within, value) in within.iter_mut().zip(values) {
+                *within = value.clamp(-most, most);
+            }
+            halves[..count].convert_from_f32_slice(&within[..count]);
+            for (target, half) in targets.iter_mut().zip(&halves) {
+                *target = Self(half.to_bits());
+            }
+        }
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -38,6 +38,8 @@ pub const THREADS_MAX: usize = 1024;
 thread_local! {
     /// The pool that ops of this thread are shared out over.
     static CURRENT: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+    /// Which thread of its pool this one is; the one that installs it is the first.
+    static INDEX: Cell<usize> = const { Cell::new(0) };
 }
 
 /// What all threads look at.
@@ -104,7 +106,10 @@ impl Pool {
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let builder = std::thread::Builder::new().name(format!("compute-{index}"));
-            pool.workers.push(builder.spawn(move || shared.work())?);
+            pool.workers.push(builder.spawn(move || {
+                INDEX.set(index);
+                shared.work();
+            })?);
         }
         Ok(pool)
     }
@@ -286,6 +291,49 @@ pub(crate) fn threads() -> usize {
     unsafe { (*current).threads }
 }
 
+/// The parts of something that threads have for themselves, until they have nothing left to do: what a
+/// thread has asked for ahead of time is in its own cache.
+pub(crate) struct Shares {
+    count: usize,
+    /// Per thread, the first of its share that nobody has taken.
+    next: Vec<AtomicUsize>,
+}
+
+impl Shares {
+    /// `0..count` in as many shares as the installed pool has threads.
+    pub(crate) fn of(count: usize) -> Self {
+        let threads = threads();
+        let next = (0..threads).map(|thread| AtomicUsize::new(count * thread / threads)).collect();
+        Self { count, next }
+    }
+
+    fn end(&self, thread: usize) -> usize {
+        self.count * (thread + 1) / self.next.len()
+    }
+
+    fn this_thread(&self) -> usize {
+        INDEX.get() % self.next.len()
+    }
+
+    /// The next of this thread's share, or else of another's.
+    pub(crate) fn take(&self) -> Option<usize> {
+        let threads = self.next.len();
+        (0..threads).map(|other| (self.this_thread() + other) % threads).find_map(|thread| {
+            let taken = self.next[thread].fetch_add(1, Ordering::Relaxed);
+            (taken < self.end(thread)).then_some(taken)
+        })
+    }
+
+    /// What of this thread's share is to be taken for `done` parts of `of` to be.
+    pub(crate) fn advance(&self, done: usize, of: usize) -> Range<usize> {
+        let thread = self.this_thread();
+        let first = self.count * thread / self.next.len();
+        let until = first + (self.end(thread) - first) * done.min(of) / of;
+        let from = self.next[thread].fetch_max(until, Ordering::Relaxed);
+        from.min(until)..until
+    }
+}
+
 /// Runs `task` for `0..tasks` over the installed pool, or here if there is none. They begin in order and
 /// end in any. A panic of a task is this call's.
 pub fn for_tasks(tasks: usize, task: impl Fn(usize) + Sync) {
@@ -405,6 +453,32 @@ pub(crate) fn for_chunks<T: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_part_of_shares_is_taken_once() {
+        for (threads, count) in [(1, 5), (3, 0), (3, 2), (4, 1000)] {
+            Pool::new(threads).unwrap().install(|| {
+                let taken: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+                let shares = Shares::of(count);
+                for_tasks(count, |_| {
+                    let part = shares.take().unwrap();
+                    taken[part].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(taken.iter().all(|taken| taken.load(Ordering::Relaxed) == 1));
+                assert_eq!(shares.take(), None);
+            });
+        }
+    }
+
+    #[test]
+    fn a_share_is_gone_through_in_order() {
+        Pool::new(2).unwrap().install(|| {
+            let shares = Shares::of(9);
+            let parts: Vec<_> = (1..=4).map(|done| shares.advance(done, 3)).collect();
+            assert_eq!(parts, [0..1, 1..2, 2..4, 4..4]);
+            assert!(shares.advance(1, 3).is_empty(), "what is done stays done");
+        });
+    }
 
     #[test]
     fn every_task_runs_once_whatever_the_threads() {

@@ -3,10 +3,7 @@
 //! for what comes after, a line here and there: all at once would wait for memory as reading does.
 
 /// Bytes of a cache line.
-const LINE_BYTES: usize = 64;
-
-/// Most lines asked for in the time of a run.
-const LINES_MAX: usize = 8;
+pub(crate) const LINE_BYTES: usize = 64;
 
 /// Memory that will be read, as numbers only: nothing is read through it.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +22,16 @@ impl Span {
     pub(crate) fn lines(&self) -> usize {
         self.lines
     }
+
+    /// Asks for the first so many of them and goes on to what follows.
+    #[inline(always)]
+    fn ask(&mut self, lines: usize) {
+        for line in 0..lines {
+            prefetch(self.first.wrapping_add(line * LINE_BYTES));
+        }
+        self.first = self.first.wrapping_add(lines * LINE_BYTES);
+        self.lines -= lines;
+    }
 }
 
 /// A line to be asked for.
@@ -32,6 +39,12 @@ impl Span {
 pub(crate) struct Line(*const u8);
 
 impl Line {
+    /// The line that an address is in.
+    #[inline(always)]
+    pub(crate) fn at(address: *const u8) -> Self {
+        Self(address)
+    }
+
     /// Asks for it, to the second cache. Changes no value.
     #[inline(always)]
     pub(crate) fn prefetch(self) {
@@ -43,55 +56,56 @@ impl Line {
 pub(crate) struct Ahead<'a> {
     spans: &'a mut dyn Iterator<Item = Span>,
     at: Span,
-    /// Lines still to be asked for.
+    /// About how many lines are still to be asked for.
     left: usize,
-    /// Lines of the step that is next.
-    lines: Vec<Line>,
 }
 
 impl<'a> Ahead<'a> {
-    /// All lines of `spans`, which are `left`.
-    pub(crate) fn new(left: usize, spans: &'a mut dyn Iterator<Item = Span>) -> Self {
-        Self { spans, at: Span::of::<u8>(&[]), left, lines: Vec::new() }
+    /// All lines of `spans`, which are about `lines`: by these they are spread over time.
+    pub(crate) fn new(lines: usize, spans: &'a mut dyn Iterator<Item = Span>) -> Self {
+        Self { spans, at: Span::of::<u8>(&[]), left: lines }
     }
 
-    /// The lines to ask for in the next of so many steps, `most` at most.
-    pub(crate) fn step(&mut self, steps: usize, most: usize) -> &[Line] {
-        self.lines.clear();
-        let wanted = self.left.div_ceil(steps.max(1)).min(most);
-        while self.lines.len() < wanted {
-            while self.at.lines == 0 {
-                let Some(next) = self.spans.next() else {
-                    self.left = 0;
-                    return &self.lines;
-                };
-                self.at = next;
+    /// How many lines to ask for at each of so many times, for none to be left.
+    pub(crate) fn pace(&self, times: usize) -> usize {
+        self.left.div_ceil(times.max(1))
+    }
+
+    /// Asks for so many lines.
+    #[inline(always)]
+    pub(crate) fn ask(&mut self, lines: usize) {
+        if lines <= self.at.lines {
+            self.at.ask(lines);
+            self.left = self.left.saturating_sub(lines);
+        } else {
+            self.ask_of_several(lines);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask_of_several(&mut self, mut lines: usize) {
+        self.left = self.left.saturating_sub(lines);
+        loop {
+            let here = lines.min(self.at.lines);
+            self.at.ask(here);
+            lines -= here;
+            if lines == 0 {
+                return;
             }
-            let lines = self.at.lines.min(wanted - self.lines.len());
-            let first = self.at.first;
-            let lines_of = |line: usize| Line(first.wrapping_add(line * LINE_BYTES));
-            self.lines.extend((0..lines).map(lines_of));
-            self.at.first = first.wrapping_add(lines * LINE_BYTES);
-            self.at.lines -= lines;
-            self.left -= lines;
+            match self.spans.next() {
+                Some(next) => self.at = next,
+                None => {
+                    self.left = 0;
+                    return;
+                }
+            }
         }
-        &self.lines
-    }
-
-    /// As [`Ahead::step`], and again the last line until there are a multiple of `runs`, with how many
-    /// that makes for each of them: 0, 1, 2, 4 or 8.
-    pub(crate) fn step_of_runs(&mut self, steps: usize, runs: usize) -> (usize, &[Line]) {
-        let lines = self.step(steps, LINES_MAX * runs).len();
-        let pace = if lines == 0 { 0 } else { lines.div_ceil(runs).next_power_of_two() };
-        if let Some(last) = self.lines.last().copied() {
-            self.lines.resize(pace * runs, last);
-        }
-        (pace, &self.lines)
     }
 
     /// Asks for all that is left.
     pub(crate) fn rest(&mut self) {
-        self.step(1, usize::MAX).iter().for_each(|line| line.prefetch());
+        self.ask_of_several(usize::MAX);
     }
 }
 
@@ -115,24 +129,35 @@ mod tests {
     #[test]
     fn every_line_once_at_an_even_pace() {
         let data = vec![0_u8; 64 * 64];
-        let first = data.as_ptr();
-        for (lens, steps) in
+        for (lens, times) in
             [(vec![64, 0, 200, 1], 4), (vec![], 2), (vec![4096], 7), (vec![1], 1), (vec![64; 3], 9)]
         {
-            let mut spans = lens.iter().map(|len| Span::of(&data[..*len]));
-            let expect: Vec<*const u8> = spans
-                .clone()
-                .flat_map(|span| (0..span.lines()).map(|line| first.wrapping_add(64 * line)))
-                .collect();
-            let mut ahead = Ahead::new(expect.len(), &mut spans);
-            let mut asked = Vec::new();
-            for step in 0..steps {
-                let lines = ahead.step(steps - step, usize::MAX);
-                assert!(lines.len() <= expect.len().div_ceil(steps), "{lens:?} in {steps}");
-                asked.extend(lines.iter().map(|line| line.0));
+            let mut seen = 0;
+            let mut spans = lens.iter().map(|len| Span::of(&data[..*len])).inspect(|_| seen += 1);
+            let lines: usize = lens.iter().map(|len| len.div_ceil(LINE_BYTES)).sum();
+            let mut ahead = Ahead::new(lines, &mut spans);
+            for time in 0..times {
+                let (left, pace) = (ahead.left, ahead.pace(times - time));
+                assert!(pace <= lines.div_ceil(times), "{lens:?} in {times}");
+                ahead.ask(pace);
+                assert_eq!(ahead.left, left.saturating_sub(pace), "{lens:?} in {times}");
             }
-            assert_eq!(asked, expect, "{lens:?} in {steps}");
-            assert!(ahead.step(1, 9).is_empty());
+            assert_eq!((ahead.left, ahead.at.lines), (0, 0), "{lens:?} in {times}");
+            ahead.rest();
+            assert_eq!(seen, lens.len());
+        }
+    }
+
+    #[test]
+    fn a_number_of_lines_that_was_wrong_leaves_none_behind() {
+        let data = [0_u8; 640];
+        for told in [0, 3, 100] {
+            let mut spans = [Span::of(&data[..]), Span::of(&data[..64])].into_iter();
+            let mut ahead = Ahead::new(told, &mut spans);
+            ahead.ask(ahead.pace(4));
+            ahead.rest();
+            assert_eq!((ahead.left, ahead.at.lines), (0, 0), "{told}");
+            assert!(spans.next().is_none());
         }
     }
 }

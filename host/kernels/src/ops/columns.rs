@@ -97,6 +97,8 @@ pub(crate) struct Turn {
     pub(crate) index: usize,
     /// Tiles.
     pub(crate) of: usize,
+    /// The tile and its output that the same thread will likely have next, if its panels are new.
+    pub(crate) then: Option<(usize, Tile)>,
 }
 
 /// As [`for_tiles`], in one round of the pool with other tasks: when a tile begins, each of those is
@@ -134,17 +136,20 @@ pub(crate) fn for_tiles_after<F: Fn(usize) + Sync>(
     if rows * depth * width <= PARALLEL_WORK_MIN {
         (0..lead.tasks).for_each(&lead.run);
         for (output, width) in widths.iter().enumerate().filter(|(_, width)| **width > 0) {
-            let turn = Turn { index: output, of: widths.len() };
+            let turn = Turn { index: output, of: widths.len(), then: None };
             run(output, Tile { panel: 0, panels: width.div_ceil(LANES), row: 0, rows }, turn);
         }
         return;
     }
     let cut = Cut::new(&widths, rows);
+    let threads = threads();
     for_tasks(lead.tasks + cut.tasks(), |index| match index.checked_sub(lead.tasks) {
         None => (lead.run)(index),
         Some(index) => {
             let (output, tile) = cut.tile(index);
-            run(output, tile, Turn { index, of: cut.tasks() });
+            let then = Some(index + threads).filter(|then| *then < cut.tasks());
+            let then = then.map(|then| cut.tile(then)).filter(|(_, tile)| tile.row == 0);
+            run(output, tile, Turn { index, of: cut.tasks(), then });
         }
     });
 }

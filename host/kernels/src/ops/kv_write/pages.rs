@@ -215,6 +215,7 @@ fn write<T: Kept>(
     let scales = [&mut memory.key_scales, &mut memory.value_scales]
         .map(|scales| Parts::of(scales.as_mut_slice()));
     let head_task = |head: usize| {
+        let (scaled, narrowed) = (&mut vec![0.0; dim], &mut vec![T::default(); dim]);
         for (row, slot) in slots.iter().enumerate() {
             let (block, offset) = (slot / geometry.block_tokens, slot % geometry.block_tokens);
             let source = row * width + head * dim..row * width + (head + 1) * dim;
@@ -239,12 +240,12 @@ fn write<T: Kept>(
                     place[0] = scale;
                 }
             }
-            for (lane, key) in keys.chunks_exact_mut(tokens).zip(k) {
-                lane[offset] = T::narrow(*key * inverses[0]);
+            narrow(k, inverses[0], (scaled, narrowed));
+            for (lane, key) in keys.chunks_exact_mut(tokens).zip(&*narrowed) {
+                lane[offset] = *key;
             }
-            for (value, v) in values.iter_mut().zip(v) {
-                *value = T::narrow(*v * inverses[1]);
-            }
+            narrow(v, inverses[1], (scaled, narrowed));
+            values.copy_from_slice(narrowed);
         }
     };
     if slots.len() * width <= WRITE_ALONE_MAX {
@@ -252,6 +253,17 @@ fn write<T: Kept>(
     } else {
         for_tasks(geometry.kv_heads, head_task);
     }
+}
+
+/// Numbers times `inverse` as they are kept, by way of `scaled`.
+fn narrow<T: Kept>(numbers: &[f32], inverse: f32, (scaled, narrowed): (&mut [f32], &mut [T])) {
+    if !T::SCALED {
+        return T::narrow_all(numbers, narrowed);
+    }
+    for (scaled, number) in scaled.iter_mut().zip(numbers) {
+        *scaled = number * inverse;
+    }
+    T::narrow_all(scaled, narrowed);
 }
 
 /// The scale of some numbers, and what they are to be multiplied by. Numbers that are not finite make a

@@ -13,9 +13,14 @@ use crate::dispatch::{Level, level};
 use crate::ops::columns::{Lead, Output, for_tiles_after};
 use crate::ops::lora_expand::{expand_tile, spans_of_tile};
 use crate::ops::lora_shrink::{Shrinks, check_segments, floats};
+use crate::pool::{Shares, threads};
 use crate::prefetch::Ahead;
 use crate::tensor::{Place, from_host, host_floats, place, rows};
 use crate::{KernelError, LoraPair, LoraSegment};
+
+/// Fewest rows for which the next tile's weights are asked for: fewer do nothing but wait for memory,
+/// and the processor sees by itself which way a weight goes.
+const AHEAD_ROWS_MIN: usize = 4;
 
 /// Rows that several products share: what is derived from them is derived once.
 pub struct LinearInput<'a> {
@@ -111,12 +116,16 @@ pub(super) fn products(
         members.iter().map(|member| member.segments.as_slice()).collect();
     let mut hidden: Vec<Vec<f32>> = lists.iter().map(|list| vec![0.0; floats(list)]).collect();
     let shrinks = Shrinks::new(level, x, &lists, &mut hidden);
-    let lead = Lead { tasks: shrinks.tasks(), run: |index| shrinks.run(index) };
+    let lead = Lead { tasks: shrinks.tasks(), run: |_| shrinks.run() };
+    let (asked, threads) = (Shares::of(next.len()), threads());
     for_tiles_after(&lead, outputs, (rows, depth), |member, tile, turn, columns| {
         let GroupMember { linear, segments } = &members[member];
         let ours = spans_of_tile(segments, tile);
-        let later = next.iter().skip(turn.index).step_by(turn.of).map(|pair| pair.a_span());
-        let mut spans = ours.chain(later);
+        let later = next[asked.advance(turn.index + threads, turn.of)].iter();
+        let later = later.map(|pair| pair.a_span());
+        let then = turn.then.filter(|_| rows >= AHEAD_ROWS_MIN);
+        let then = then.map(|(member, tile)| members[member].linear.spans(tile));
+        let mut spans = ours.chain(later).chain(then.into_iter().flatten());
         let lines = spans.clone().map(|span| span.lines()).sum();
         let mut ahead = Ahead::new(lines, &mut spans);
         linear.product(level, &prepared[member], tile, (columns, &mut ahead));

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use super::columns::{Columns, Tile};
 use crate::aligned::LANES;
 use crate::dispatch::Level;
-use crate::prefetch::Ahead;
+use crate::prefetch::{Ahead, Span};
 use crate::tensor::{Place, place, shape_error};
 use crate::{KernelError, WeightBytes, WeightFormat, on_device};
 use blocks::{PackedBlocks, QuantizedRows};
@@ -150,6 +150,15 @@ impl PackedLinear {
 
     fn is_quantized(&self) -> bool {
         matches!(self.panels, Panels::Blocks(_))
+    }
+
+    /// What the product of a tile reads of the weight.
+    fn spans(&self, tile: Tile) -> [Span; 2] {
+        match &self.panels {
+            Panels::Blocks(blocks) => blocks.spans(tile.panel..tile.panel + tile.panels),
+            // Their products ask for nothing on the way.
+            Panels::Float(_) | Panels::Device(_) => [Span::of::<u8>(&[]); 2],
+        }
     }
 
     /// Writes the products of a tile, and asks for what comes after on the way.

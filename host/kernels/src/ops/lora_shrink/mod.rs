@@ -15,7 +15,6 @@ pub mod step;
 mod step_tests;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
 
@@ -24,7 +23,7 @@ use crate::KernelError;
 use crate::aligned::LANES;
 use crate::dispatch::{Level, level};
 use crate::elements::Element;
-use crate::pool::{Parts, Stage, for_tasks};
+use crate::pool::{Parts, Shares, Stage, for_tasks};
 use crate::simd::vector_levels;
 use crate::tensor::{Place, from_host, host_floats, place, rows};
 
@@ -96,16 +95,17 @@ struct Task<'a> {
 fn shrink_all(level: Level, x: &[f32], lists: &[&[LoraSegment<'_>]], hidden: &mut [Vec<f32>]) {
     let shrinks = Shrinks::new(level, x, lists, hidden);
     if shrinks.work <= PARALLEL_WORK_MIN {
-        (0..shrinks.tasks()).for_each(|index| shrinks.run(index));
+        (0..shrinks.tasks()).for_each(|_| shrinks.run());
     } else {
-        for_tasks(shrinks.tasks(), |index| shrinks.run(index));
+        for_tasks(shrinks.tasks(), |_| shrinks.run());
     }
 }
 
 /// The first halves of several lists of segments over the same rows, as tasks.
 pub(crate) struct Shrinks<'a> {
     level: Level,
-    tasks: Vec<(Task<'a>, AtomicBool)>,
+    tasks: Vec<Task<'a>>,
+    shares: Shares,
     /// Per list.
     hidden: Vec<Parts<'a, f32>>,
     work: usize,
@@ -134,24 +134,22 @@ impl<'a> Shrinks<'a> {
             assert_eq!(len, hidden[list].len());
         }
         let hidden = hidden.iter_mut().map(|floats| Parts::of(floats)).collect();
-        let tasks: Vec<_> = tasks.into_iter().map(|task| (task, AtomicBool::new(false))).collect();
-        let done = Stage::of(tasks.len());
-        Self { level, tasks, hidden, work, done }
+        let (shares, done) = (Shares::of(tasks.len()), Stage::of(tasks.len()));
+        Self { level, tasks, shares, hidden, work, done }
     }
 
     pub(crate) fn tasks(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Runs a task.
+    /// Runs a task that has not run, one of this thread's share if there are some.
     ///
     /// # Panics
-    /// If it was run before.
-    pub(crate) fn run(&self, index: usize) {
-        let (task, taken) = &self.tasks[index];
-        assert!(!taken.swap(true, Ordering::Relaxed), "a task runs once");
+    /// If there is none.
+    pub(crate) fn run(&self) {
+        let task = &self.tasks[self.shares.take().expect("called once per task")];
         self.done.run(|| {
-            // SAFETY: the ranges of tasks of one list follow each other, and none runs twice.
+            // SAFETY: the ranges of tasks of one list follow each other, and none is taken twice.
             let out = unsafe { self.hidden[task.list].part(task.out.clone()) };
             run(self.level, task.x, &task.weight, out);
         });
@@ -160,7 +158,7 @@ impl<'a> Shrinks<'a> {
     /// The hidden states of a list, as soon as they are there. Every task must have begun.
     pub(crate) fn hidden(&self, list: usize) -> &[f32] {
         self.done.wait();
-        // SAFETY: all tasks are done, and none runs twice, so nothing is written any more.
+        // SAFETY: all tasks are done, and none is taken twice, so nothing is written any more.
         unsafe { self.hidden[list].whole() }
     }
 }

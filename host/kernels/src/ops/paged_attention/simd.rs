@@ -5,11 +5,14 @@ use super::Job;
 use crate::aligned::LANES;
 use crate::elements::{Bf16, Element};
 use crate::ops::kv_write::{Kept, Pages, ReadPages};
+use crate::prefetch::{LINE_BYTES, Line};
 use crate::simd::math::{exp_vector, softcap_vector};
 use crate::simd::{Vector, max_lanes, sum_lanes};
 
 /// Vectors of values held for each query.
 const VALUE_VECTORS: usize = 4;
+/// How far ahead of what is read memory is asked for.
+const POSITIONS_AHEAD: usize = 64;
 
 /// # Safety
 /// As [`Vector`].
@@ -169,7 +172,7 @@ unsafe fn score<V: Vector, T: Kept, const Q: usize>(
             // Two panels at a time keep the multipliers busy; a sum is the same in either case.
             if whole && skip == 0 && position + 2 * LANES <= job.end {
                 let panels = [panel(position), panel(position + LANES)];
-                let sums = dot::<V, T, Q, 2>(&panels, queries);
+                let sums = dot::<V, T, Q, 2>(&panels, (queries, later(in_pages, position)));
                 for (q, sums) in sums.iter().enumerate() {
                     let start = q * stride + position - job.first;
                     let target = &mut scores[start..start + 2 * LANES];
@@ -181,13 +184,74 @@ unsafe fn score<V: Vector, T: Kept, const Q: usize>(
             }
             let left = block_tokens - position % block_tokens;
             let wanted = (LANES - skip).min(left).min(job.end - position);
-            let sums = dot::<V, T, Q, 1>(&[panel(position)], queries);
+            let sums = dot::<V, T, Q, 1>(&[panel(position)], (queries, Later::none()));
             for (q, sums) in sums.iter().enumerate() {
                 let start = q * stride + position - job.first;
                 let lanes = sums[0].mul(V::splat(job.scale)).to_array();
                 scores[start..start + wanted].copy_from_slice(&lanes[skip..skip + wanted]);
             }
             position += wanted;
+        }
+    }
+}
+
+/// Memory that is read soon after 32 positions of keys, as long as they.
+#[derive(Clone, Copy)]
+struct Later {
+    /// Where every other line begins.
+    first: [*const u8; 2],
+    stride: usize,
+}
+
+impl Later {
+    fn none() -> Self {
+        Self { first: [std::ptr::null(); 2], stride: 0 }
+    }
+
+    /// The line to ask for at element `d` of the keys.
+    #[inline(always)]
+    fn line(&self, d: usize) -> Line {
+        Line::at(self.first[d % 2].wrapping_add(d / 2 * self.stride))
+    }
+}
+
+/// What to ask for while the keys from `position` on are read: keys further on, or after the last of them
+/// the first values. A block ends before the processor has seen which way its lines go.
+#[inline(always)]
+fn later<T: Kept>(in_pages: &InPages<'_, T>, position: usize) -> Later {
+    let job = in_pages.job;
+    let geometry = job.blocks.geometry();
+    let (tokens, block_tokens) = (geometry.padded_tokens(), geometry.block_tokens);
+    let position = position + POSITIONS_AHEAD;
+    let keys = |position: usize| {
+        let block = job.block_table[position / block_tokens] as usize;
+        let start = position % block_tokens / LANES * LANES;
+        in_pages.pages.keys_of(block, job.kv_head)[start..].as_ptr().cast::<u8>()
+    };
+    let values = |position: usize| {
+        let block = job.block_table[position / block_tokens] as usize;
+        let start = position % block_tokens * geometry.padded_dim();
+        in_pages.pages.values_of(block, job.kv_head)[start..].as_ptr().cast::<u8>()
+    };
+    let element = size_of::<T>();
+    if position < job.end {
+        let first = keys(position);
+        let stride = 2 * tokens * element;
+        match tokens == LANES && position + LANES < job.end {
+            true => Later { first: [first, keys(position + LANES)], stride },
+            false => Later { first: [first, first.wrapping_add(tokens * element)], stride },
+        }
+    } else {
+        let position = job.first + (position - job.end);
+        if position + LANES >= job.end {
+            return Later::none();
+        }
+        let first = values(position);
+        match block_tokens == LANES {
+            true => Later { first: [first, values(position + LANES)], stride: LINE_BYTES },
+            false => {
+                Later { first: [first, first.wrapping_add(LINE_BYTES)], stride: 2 * LINE_BYTES }
+            }
         }
     }
 }
@@ -210,7 +274,7 @@ struct Panel<'a, T> {
 #[inline(always)]
 unsafe fn dot<V: Vector, T: Kept, const Q: usize, const P: usize>(
     panels: &[Panel<'_, T>; P],
-    queries: &[f32],
+    (queries, later): (&[f32], Later),
 ) -> [[V; P]; Q] {
     let dim = queries.len() / Q;
     for panel in panels {
@@ -223,6 +287,9 @@ unsafe fn dot<V: Vector, T: Kept, const Q: usize, const P: usize>(
     unsafe {
         let mut sums = [[V::splat(0.0); P]; Q];
         for d in 0..dim {
+            if P == 2 {
+                later.line(d).prefetch();
+            }
             let mut keys = [V::splat(0.0); P];
             for (key, panel) in keys.iter_mut().zip(panels) {
                 *key = T::load(panel.keys.as_ptr().add(d * panel.tokens + panel.start));
@@ -319,8 +386,14 @@ unsafe fn weigh<V: Vector, T: Kept, const Q: usize, const N: usize>(
             let values = in_pages.pages.values_of(job.block_table[index] as usize, job.kv_head);
             assert!(values.len() == block_tokens * padded);
             let count = (block_tokens - offset).min(job.end - position);
+            let later = (position + POSITIONS_AHEAD).min(job.end - 1) / block_tokens;
+            let later = in_pages.pages.values_of(job.block_table[later] as usize, job.kv_head);
             for i in 0..count {
                 let source = values.as_ptr().add((offset + i) * padded + d);
+                let later = later.as_ptr().wrapping_add((offset + i) * padded + d).cast::<u8>();
+                for line in 0..(N * LANES * size_of::<T>()).div_ceil(LINE_BYTES) {
+                    Line::at(later.wrapping_add(line * LINE_BYTES)).prefetch();
+                }
                 let mut value = [V::splat(0.0); N];
                 for (n, value) in value.iter_mut().enumerate() {
                     *value = T::load(source.add(n * LANES));

@@ -6,7 +6,7 @@ use super::format::{QUAD, QUADS};
 use super::rows::QUANT_MAX;
 use super::{Columns, Format, Panels, RUN, Rows};
 use crate::aligned::LANES;
-use crate::prefetch::{Ahead, Line};
+use crate::prefetch::Ahead;
 
 /// # Safety
 /// The CPU has AVX-512F and AVX-512 VNNI.
@@ -18,83 +18,62 @@ pub(super) unsafe fn gemm<F: Format>(
     ahead: &mut Ahead<'_>,
 ) {
     let mut row = 0;
-    let mut ahead = Steps { left: steps(x.rows, weight.panels), ahead };
+    // Every run of every tile asks for as many lines.
+    let pace = ahead.pace(tiles(x.rows, weight.panels) * weight.runs);
+    let mut ahead = (pace, ahead);
     while row < x.rows {
         // SAFETY: the caller has the instructions.
         row += unsafe {
             match rows_at_once(x.rows - row) {
-                1 => panels_by::<F, 1, 4>(x, weight, out, row, &mut ahead),
-                2 => panels_by::<F, 2, 4>(x, weight, out, row, &mut ahead),
-                4 => panels_by::<F, 4, 2>(x, weight, out, row, &mut ahead),
-                _ => panels_by::<F, 8, 1>(x, weight, out, row, &mut ahead),
+                1 => panels_by::<F, 1>(x, weight, out, row, &mut ahead),
+                2 => panels_by::<F, 2>(x, weight, out, row, &mut ahead),
+                _ => panels_by::<F, 4>(x, weight, out, row, &mut ahead),
             }
         };
     }
 }
 
-/// What is to be asked for, and the tiles over which that is spread.
-struct Steps<'a, 'b> {
-    left: usize,
-    ahead: &'a mut Ahead<'b>,
-}
+/// Panels of a tile. One row waits for memory, so several panels are on their way. Of more rows, each
+/// load of a weight or of an activation serves four products: with fewer, loads bound the loop.
+const PANELS: usize = 4;
 
-impl Steps<'_, '_> {
-    /// How many lines to ask for in each run of the next tile, and which.
-    fn next(&mut self, runs: usize) -> (usize, &[Line]) {
-        let lines = self.ahead.step_of_runs(self.left, runs);
-        self.left = self.left.saturating_sub(1);
-        lines
-    }
-}
-
-/// Rows of the next tiles, where so many are left: one row waits for memory, so several panels are on
-/// their way; many rows reuse each weight.
+/// Rows of the next tiles, where so many are left.
 fn rows_at_once(left: usize) -> usize {
     match left {
         1 => 1,
         2 | 3 => 2,
-        4..8 => 4,
-        _ => 8,
+        _ => 4,
     }
 }
 
-/// Tiles that rows by panels are cut into, those at the edge apart.
-fn steps(rows: usize, panels: usize) -> usize {
-    let (mut row, mut steps) = (0, 0);
-    while row < rows {
-        let at_once = rows_at_once(rows - row);
-        steps += (panels * at_once).div_ceil(if at_once == 1 { 4 } else { 8 });
-        row += at_once;
-    }
-    steps
+/// Tiles that rows by panels are cut into.
+fn tiles(rows: usize, panels: usize) -> usize {
+    let (fours, rest) = (rows / 4, rows % 4);
+    (fours + rest / 2 + rest % 2) * panels.div_ceil(PANELS)
 }
 
-/// `M` rows from `row` on by all panels, `N` at a time; returns `M`.
+/// `M` rows from `row` on by all panels, [`PANELS`] at a time; returns `M`.
 ///
 /// # Safety
 /// As [`gemm`].
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn panels_by<F: Format, const M: usize, const N: usize>(
+unsafe fn panels_by<F: Format, const M: usize>(
     x: &Rows<'_>,
     weight: &Panels<'_>,
     out: &mut Columns<'_>,
     row: usize,
-    ahead: &mut Steps<'_, '_>,
+    ahead: &mut (usize, &mut Ahead<'_>),
 ) -> usize {
-    let whole = weight.panels - weight.panels % N;
-    // SAFETY: the caller has the instructions.
-    unsafe {
-        for panel in (0..whole).step_by(N) {
-            match ahead.next(weight.runs) {
-                (0, lines) => tile::<F, M, N, 0>(x, weight, out, (row, panel), lines),
-                (1, lines) => tile::<F, M, N, 1>(x, weight, out, (row, panel), lines),
-                (2, lines) => tile::<F, M, N, 2>(x, weight, out, (row, panel), lines),
-                (4, lines) => tile::<F, M, N, 4>(x, weight, out, (row, panel), lines),
-                (_, lines) => tile::<F, M, N, 8>(x, weight, out, (row, panel), lines),
+    for panel in (0..weight.panels).step_by(PANELS) {
+        let at = (row, panel);
+        // SAFETY: the caller has the instructions.
+        unsafe {
+            match weight.panels - panel {
+                1 => tile::<F, M, 1>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
+                2 => tile::<F, M, 2>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
+                3 => tile::<F, M, 3>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
+                _ => tile::<F, M, PANELS>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
             }
-        }
-        for panel in whole..weight.panels {
-            tile::<F, M, 1, 0>(x, weight, out, (row, panel), &[]);
         }
     }
     M
@@ -105,12 +84,12 @@ unsafe fn panels_by<F: Format, const M: usize, const N: usize>(
 /// # Safety
 /// As [`gemm`].
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn tile<F: Format, const M: usize, const N: usize, const K: usize>(
+unsafe fn tile<F: Format, const M: usize, const N: usize>(
     x: &Rows<'_>,
     weight: &Panels<'_>,
     out: &mut Columns<'_>,
     (row, panel): (usize, usize),
-    ahead: &[Line],
+    (pace, ahead): (usize, &mut Ahead<'_>),
 ) {
     let runs = weight.runs;
     let quants = &weight.quants[panel * runs * F::QUANT_BYTES..(panel + N) * runs * F::QUANT_BYTES];
@@ -127,13 +106,9 @@ unsafe fn tile<F: Format, const M: usize, const N: usize, const K: usize>(
             sums.iter_mut().for_each(|sums| sums[n] = bias);
         }
     }
-    assert_eq!(ahead.len(), K * runs);
     for run in 0..runs {
-        // A number of them that is known: looking for the end of a list here costs a quarter of the
-        // loop's speed.
-        for line in 0..K {
-            // SAFETY: there are `K` for each run.
-            unsafe { ahead.get_unchecked(run * K + line) }.prefetch();
+        if pace > 0 {
+            ahead.ask(pace);
         }
         let mut of_run = [(std::ptr::null(), std::ptr::null()); N];
         for (n, of_run) in of_run.iter_mut().enumerate() {

@@ -1,5 +1,7 @@
 //! The weight in memory: panels of sixteen outputs, in the order in which a product reads them.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::format::{Format, Q4_0, Q4K, Q6K, Q8_0, agrees};
@@ -7,6 +9,7 @@ use super::round::round;
 use super::{Panels, RUN};
 use crate::aligned::{Aligned, LANES};
 use crate::ggml::{self, Run};
+use crate::prefetch::Span;
 use crate::{KernelError, WeightBytes, WeightFormat};
 
 const OP: &str = super::super::OP;
@@ -79,6 +82,12 @@ impl PackedBlocks {
             panels,
             runs: self.runs,
         }
+    }
+
+    /// Where some panels lie.
+    pub(in crate::ops::linear) fn spans(&self, panels: Range<usize>) -> [Span; 2] {
+        let panels = self.panels(panels.start, panels.len(), &[]);
+        [Span::of(panels.quants), Span::of(panels.scales)]
     }
 
     /// The weights of one output.
