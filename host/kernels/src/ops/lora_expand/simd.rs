@@ -29,11 +29,11 @@ unsafe fn rows<V: Vector, T: Element>(
     // SAFETY: the caller has the instructions of `V`.
     unsafe {
         while count - row >= 4 {
-            panels::<V, T, 4, 2>(&hidden[row * rank..(row + 4) * rank], weight, row, out);
+            panels::<V, T, 4, 4>(&hidden[row * rank..(row + 4) * rank], weight, row, out);
             row += 4;
         }
         while row < count {
-            panels::<V, T, 1, 4>(&hidden[row * rank..(row + 1) * rank], weight, row, out);
+            panels::<V, T, 1, 8>(&hidden[row * rank..(row + 1) * rank], weight, row, out);
             row += 1;
         }
     }

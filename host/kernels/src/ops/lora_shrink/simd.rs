@@ -14,12 +14,19 @@ pub(super) unsafe fn shrink<V: Vector>(x: &[f32], weight: &Rows<'_>, out: &mut [
         let a = weight.of(elements);
         let depth = weight.pair.in_features();
         let rank = weight.ranks.len();
-        let pairs = x.chunks(2 * depth).zip(out.chunks_mut(2 * rank));
-        for (x, out) in pairs {
-            if x.len() == 2 * depth {
-                ranks::<V, _, 2>(x, a, out);
+        let at_once = if V::REGISTERS == 32 { 4 } else { 2 };
+        for (x, out) in x.chunks(at_once * depth).zip(out.chunks_mut(at_once * rank)) {
+            let pairs = x.chunks(2 * depth).zip(out.chunks_mut(2 * rank));
+            if x.len() == 4 * depth {
+                ranks::<V, _, 4>(x, a, out);
             } else {
-                ranks::<V, _, 1>(x, a, out);
+                for (x, out) in pairs {
+                    if x.len() == 2 * depth {
+                        ranks::<V, _, 2>(x, a, out);
+                    } else {
+                        ranks::<V, _, 1>(x, a, out);
+                    }
+                }
             }
         }
     });
@@ -35,7 +42,7 @@ unsafe fn ranks<V: Vector, T: Element, const M: usize>(x: &[f32], a: &[T], out: 
     let mut rank = 0;
     // SAFETY: the caller has the instructions of `V`.
     unsafe {
-        while V::REGISTERS == 32 && count - rank >= 8 {
+        while V::REGISTERS == 32 && M < 4 && count - rank >= 8 {
             tile::<V, T, M, 8>(x, a, rank, out);
             rank += 8;
         }
