@@ -109,6 +109,17 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn where_at_least(self, of: Self, floor: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let half = |value: __m256, of: __m256, floor: __m256| {
+                _mm256_and_ps(value, _mm256_cmp_ps::<_CMP_GE_OQ>(of, floor))
+            };
+            Self(half(self.0, of.0, floor.0), half(self.1, of.1, floor.1))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         // SAFETY: see above.

@@ -94,6 +94,15 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn where_at_least(self, of: Self, floor: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let mask = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(of.0, floor.0);
+            Self(_mm512_maskz_mov_ps(mask, self.0))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         // SAFETY: see above.

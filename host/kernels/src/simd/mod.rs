@@ -66,6 +66,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn min(self, b: Self) -> Self;
     /// `if self > b { self } else { b }`, so a NaN in `b` stays.
     unsafe fn max(self, b: Self) -> Self;
+    /// `if of >= floor { self } else { 0.0 }`
+    unsafe fn where_at_least(self, of: Self, floor: Self) -> Self;
     /// Nearest integer, ties to even.
     unsafe fn round(self) -> Self;
     /// The integer beside it that is nearer to zero.

@@ -5,14 +5,17 @@
 use super::SampleRow;
 use super::near::Near;
 use super::numbers::{WEIGHT_ONE, share_of, whole};
-use super::vectors::{BLOCK, NEGLIGIBLE, block_weights, maxima, weights};
+use super::vectors::{BLOCK, NEGLIGIBLE, block_sums, block_weights, maxima, weights};
 use crate::aligned::LANES;
 use crate::dispatch::{Level, level};
 
 /// Distances from the largest, in units of the temperature, within which top-p looks for enough.
-const REACHES: [f32; 5] = [2.5, 5.0, 7.5, 10.0, 14.0];
+pub(super) const REACHES: [f32; 5] = [2.5, 5.0, 7.5, 10.0, 14.0];
 /// Rows after which it looks nearer than it had to for the last one.
 const LESS_EVERY: u32 = 8;
+
+/// Candidates of top-p above which sums over the whole row are cheaper than a list.
+const CANDIDATES_MAX: usize = 1024;
 
 /// A row that is no distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,13 +28,15 @@ pub struct BadLogit {
 /// Reads rows of logits, one after another in the same memory.
 #[derive(Debug)]
 pub struct LogitRows {
-    level: Level,
+    pub(super) level: Level,
     maxima: Vec<f32>,
-    sums: Vec<u64>,
-    near: Near,
+    pub(super) sums: Vec<u64>,
+    pub(super) near: Near,
     floats: Vec<f32>,
+    /// Weights of all tokens.
+    pub(super) all: Vec<f32>,
     /// The one of [`REACHES`] that was far enough the last time, and rows for which one was looked for.
-    reach: usize,
+    pub(super) reach: usize,
     rows: u32,
 }
 
@@ -43,8 +48,8 @@ impl Default for LogitRows {
 
 impl LogitRows {
     pub(super) fn with_level(level: Level) -> Self {
-        let (maxima, sums, near, floats, reach, rows) = Default::default();
-        Self { level, maxima, sums, near, floats, reach, rows }
+        let (maxima, sums, near, floats, all, reach, rows) = Default::default();
+        Self { level, maxima, sums, near, floats, all, reach, rows }
     }
 
     /// Token and value of the largest logit; of equals, the first.
@@ -89,7 +94,7 @@ impl LogitRows {
         } else if row.floor > 0 {
             // A weight is off by a few units in the last place, so what is nearly far enough may do.
             let reach = (f64::from(WEIGHT_ONE) / row.floor as f64).ln() as f32 + 1e-3;
-            self.gather(logits, scale, reach);
+            self.gather(logits, scale, reach, usize::MAX);
             self.near.keep(|_, _, weight| weight >= row.floor);
             self.near.weigh()
         } else {
@@ -97,7 +102,10 @@ impl LogitRows {
             if row.top_p == u64::MAX {
                 return Ok(self.passing(logits, scale, share_of(total, row.draw)));
             }
-            self.reach(logits, scale, share_of(total, row.top_p));
+            let need = share_of(total, row.top_p).max(1);
+            if !self.reach(logits, scale, need) {
+                return Ok(self.draw_of_many(logits, scale, (need, row.draw)));
+            }
             total
         };
         if row.top_p != u64::MAX {
@@ -137,6 +145,12 @@ impl LogitRows {
         self.sums.iter().sum()
     }
 
+    /// Weighs of every block the logits that are `floor` at least; the sum of all.
+    pub(super) fn weigh_from(&mut self, logits: &[f32], weights: &[f32], floor: f32) -> u64 {
+        block_sums(self.level, (logits, weights), &self.maxima, floor, &mut self.sums);
+        self.sums.iter().sum()
+    }
+
     /// The token at which the running sum of all weights passes `target`, which is below it.
     fn passing(&mut self, logits: &[f32], scale: (f32, f32), target: u64) -> usize {
         let mut left = target;
@@ -160,21 +174,24 @@ impl LogitRows {
         unreachable!("the target is below the sum of all weights")
     }
 
-    /// Candidates that together weigh `need` at least, and all that are likelier than any of them.
-    fn reach(&mut self, logits: &[f32], scale: (f32, f32), need: u64) {
+    /// Candidates that together weigh `need` at least, and all that are likelier than any of them; whether
+    /// those are no more than [`CANDIDATES_MAX`].
+    fn reach(&mut self, logits: &[f32], scale: (f32, f32), need: u64) -> bool {
         // Rows of one model are alike, so what the last one needed is tried first, and now and then less:
         // more than enough is never wrong.
         self.rows = self.rows.wrapping_add(1);
         let shorter = usize::from(self.rows.is_multiple_of(LESS_EVERY));
         let first = self.reach.saturating_sub(shorter);
         for (reach, distance) in REACHES.into_iter().enumerate().skip(first) {
-            self.gather(logits, scale, distance);
+            if !self.gather(logits, scale, distance, CANDIDATES_MAX) {
+                return false;
+            }
             if self.near.weigh() >= need {
                 self.reach = reach;
-                return;
+                return true;
             }
         }
-        self.gather(logits, scale, -NEGLIGIBLE);
+        self.gather(logits, scale, -NEGLIGIBLE, CANDIDATES_MAX)
     }
 
     /// At least the `count` likeliest tokens, or all.
@@ -185,26 +202,33 @@ impl LogitRows {
             self.floats.extend_from_slice(&self.maxima);
             let least = self.floats.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a)).1;
             let floor = *least;
-            return self.gather_from(logits, scale, floor);
+            self.gather_from(logits, scale, (floor, f32::INFINITY), usize::MAX);
+            return;
         }
         for distance in [5.0, 10.0, 20.0] {
-            self.gather(logits, scale, distance);
+            self.gather(logits, scale, distance, usize::MAX);
             if self.near.tokens.len() >= count {
                 return;
             }
         }
-        self.gather_from(logits, scale, f32::NEG_INFINITY);
+        self.gather_from(logits, scale, (f32::NEG_INFINITY, f32::INFINITY), usize::MAX);
     }
 
     /// Candidates whose distance from the largest, in units of the temperature, is `reach` at most, and
-    /// perhaps some a little further away.
-    fn gather(&mut self, logits: &[f32], scale: (f32, f32), reach: f32) {
-        let rounding = 2.0 * f32::EPSILON * scale.0.abs();
-        self.gather_from(logits, scale, scale.0 - reach * scale.1 - rounding);
+    /// perhaps some a little further away; as [`LogitRows::gather_from`].
+    fn gather(&mut self, logits: &[f32], scale: (f32, f32), reach: f32, most: usize) -> bool {
+        self.gather_from(logits, scale, (floor_of(scale, reach), f32::INFINITY), most)
     }
 
-    /// Candidates in the order of tokens, of those whose logit is `floor` at least.
-    fn gather_from(&mut self, logits: &[f32], scale: (f32, f32), floor: f32) {
+    /// Candidates in the order of tokens, of those whose logit is `floor` at least and less than `bound`;
+    /// whether there are no more than `most`. If there are, those found are some of them.
+    pub(super) fn gather_from(
+        &mut self,
+        logits: &[f32],
+        scale: (f32, f32),
+        (floor, bound): (f32, f32),
+        most: usize,
+    ) -> bool {
         let Near { logits: found, tokens, weights: weighed, .. } = &mut self.near;
         found.clear();
         tokens.clear();
@@ -215,26 +239,39 @@ impl LogitRows {
             tokens.resize(near + part.len(), 0);
             for (offset, logit) in part.iter().enumerate() {
                 (found[near], tokens[near]) = (*logit, (first + offset) as u32);
-                near += usize::from(*logit >= floor);
+                near += usize::from(*logit >= floor && *logit < bound);
             }
             found.truncate(near);
             tokens.truncate(near);
+            near
         };
+        let mut near = 0;
         let blocks = logits.chunks(BLOCK).zip(&self.maxima).enumerate();
         for (block, (part, _)) in blocks.filter(|(_, (_, largest))| **largest >= floor) {
+            if near > most {
+                return false;
+            }
             let first = block * BLOCK;
             let (groups, rest) = part.as_chunks::<LANES>();
             for (group, part) in groups.iter().enumerate() {
                 // Most have none, which vectors find out sooner.
-                if part.iter().fold(0, |any, logit| any | u32::from(*logit >= floor)) != 0 {
+                let is_near = |logit: &f32| u32::from(*logit >= floor && *logit < bound);
+                if part.iter().fold(0, |any, logit| any | is_near(logit)) != 0 {
                     take(part, first + group * LANES);
                 }
             }
-            take(rest, first + groups.len() * LANES);
+            near = take(rest, first + groups.len() * LANES);
         }
         self.floats.clone_from(found);
         weights(self.level, &mut self.floats, scale);
         weighed.clear();
         weighed.extend(self.floats.iter().map(|weight| whole(*weight)));
+        near <= most
     }
+}
+
+/// The logit at a distance from the largest, in units of the temperature, or a little below it.
+pub(super) fn floor_of(scale: (f32, f32), distance: f32) -> f32 {
+    let rounding = 2.0 * f32::EPSILON * scale.0.abs();
+    scale.0 - distance * scale.1 - rounding
 }

@@ -11,6 +11,7 @@ mod host;
 #[cfg(test)]
 mod host_tests;
 mod near;
+mod nucleus;
 mod numbers;
 mod scalar;
 #[cfg(target_arch = "x86_64")]

@@ -35,6 +35,22 @@ pub(super) fn weights(logits: &mut [f32], scale: (f32, f32)) {
     }
 }
 
+/// Weights of those of each block of logits that are `floor` at least, together. `maxima` are the
+/// largest of the blocks.
+pub(super) fn block_sums(
+    (logits, weights): (&[f32], &[f32]),
+    maxima: &[f32],
+    floor: f32,
+    found: &mut [u64],
+) {
+    let _ = maxima;
+    let blocks = logits.chunks(BLOCK).zip(weights.chunks(BLOCK));
+    for ((logits, weights), found) in blocks.zip(found) {
+        let those = logits.iter().zip(weights).filter(|(logit, _)| **logit >= floor);
+        *found = those.map(|(_, weight)| whole(*weight)).sum();
+    }
+}
+
 /// The token of a row of adjusted logits.
 #[cfg(test)]
 pub(super) fn sample(logits: &[f32], row: &super::SampleRow) -> u32 {

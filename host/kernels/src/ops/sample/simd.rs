@@ -55,17 +55,74 @@ pub(super) unsafe fn block_weights<V: Vector>(
         let rest: u64 = rest.sum();
         // SAFETY: the caller has the instructions; the block holds `vectors` floats.
         *found = unsafe {
-            let (mut high, mut low) = (V::splat(0.0), V::splat(0.0));
+            let mut sum = Sum { high: V::splat(0.0), low: V::splat(0.0) };
             for i in (0..vectors).step_by(LANES) {
-                let weight = weigh::<V>(V::load(block.as_ptr().add(i)), scale);
-                // Two halves of the integer's digits: sixteen of either are exact in a float.
-                let shifted = weight.mul(V::splat(HALF));
-                let upper = shifted.trunc();
-                high = high.add(upper);
-                low = low.add(shifted.sub(upper).mul(V::splat(HALF)).trunc());
+                sum.add(weigh::<V>(V::load(block.as_ptr().add(i)), scale));
             }
-            let total = |lanes: [f32; LANES]| lanes.iter().map(|lane| *lane as u64).sum::<u64>();
-            total(high.to_array()) * (1 << 20) + total(low.to_array()) + rest
+            sum.total() + rest
+        };
+    }
+}
+
+/// Weights of a block added up. Two halves of each integer's digits: sixteen of either are exact in a
+/// float.
+struct Sum<V> {
+    high: V,
+    low: V,
+}
+
+impl<V: Vector> Sum<V> {
+    /// # Safety
+    /// As [`Vector`].
+    #[inline(always)]
+    unsafe fn add(&mut self, weights: V) {
+        // SAFETY: the caller has the instructions.
+        unsafe {
+            let shifted = weights.mul(V::splat(HALF));
+            let upper = shifted.trunc();
+            self.high = self.high.add(upper);
+            self.low = self.low.add(shifted.sub(upper).mul(V::splat(HALF)).trunc());
+        }
+    }
+
+    /// # Safety
+    /// As [`Vector`].
+    #[inline(always)]
+    unsafe fn total(self) -> u64 {
+        let total = |lanes: [f32; LANES]| lanes.iter().map(|lane| *lane as u64).sum::<u64>();
+        // SAFETY: the caller has the instructions.
+        unsafe { total(self.high.to_array()) * (1 << 20) + total(self.low.to_array()) }
+    }
+}
+
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub(super) unsafe fn block_sums<V: Vector>(
+    (logits, weights): (&[f32], &[f32]),
+    maxima: &[f32],
+    floor: f32,
+    found: &mut [u64],
+) {
+    let blocks = logits.chunks(BLOCK).zip(weights.chunks(BLOCK)).zip(maxima);
+    for (((logits, weights), largest), found) in blocks.zip(found) {
+        if *largest < floor {
+            *found = 0;
+            continue;
+        }
+        let vectors = logits.len() - logits.len() % LANES;
+        let rest = logits[vectors..].iter().zip(&weights[vectors..]);
+        let rest = rest.filter(|(logit, _)| **logit >= floor).map(|(_, weight)| whole(*weight));
+        let rest: u64 = rest.sum();
+        // SAFETY: the caller has the instructions; both blocks hold `vectors` floats.
+        *found = unsafe {
+            let mut sum = Sum { high: V::splat(0.0), low: V::splat(0.0) };
+            for i in (0..vectors.min(weights.len())).step_by(LANES) {
+                let (of, weight) =
+                    (V::load(logits.as_ptr().add(i)), V::load(weights.as_ptr().add(i)));
+                sum.add(weight.where_at_least(of, V::splat(floor)));
+            }
+            sum.total() + rest
         };
     }
 }

@@ -1,5 +1,6 @@
 //! What is found of a row in vectors, compiled per instruction set.
 
+pub(super) use block_sums::run as block_sums;
 pub(super) use block_weights::run as block_weights;
 pub(super) use maxima::run as maxima;
 pub(super) use weights::run as weights;
@@ -42,5 +43,20 @@ mod weights {
 
     crate::simd::vector_levels! {
         pub(in super::super) fn weights(logits: &mut [f32], scale: (f32, f32))
+    }
+}
+
+mod block_sums {
+    use super::super::scalar;
+    #[cfg(target_arch = "x86_64")]
+    use super::super::simd;
+
+    crate::simd::vector_levels! {
+        pub(in super::super) fn block_sums(
+            logits_and_weights: (&[f32], &[f32]),
+            maxima: &[f32],
+            floor: f32,
+            found: &mut [u64],
+        )
     }
 }
