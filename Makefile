@@ -13,7 +13,7 @@ plugins: setup
 demo: setup
 	cargo build --release -p server
 	$(MAKE) --no-print-directory plugins
-	target/release/mortise demo
+	cargo run --quiet --release -p server -- demo
 
 test: setup $(VENV)/.ready
 	cargo test --workspace

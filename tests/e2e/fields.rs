@@ -141,6 +141,45 @@ async fn a_salt_keeps_prefixes_apart() {
     assert_eq!((status, answer["error"]["param"].as_str()), (400, Some("cache_salt")), "{answer}");
 }
 
+/// What scores prompts takes everything but the last entry, which must be of a generated token even where
+/// that ends the answer at once.
+#[tokio::test]
+async fn there_is_a_log_probability_for_each_token_that_is_counted() {
+    let server = Server::demo();
+    let path = "/v1/completions";
+    let body = json!({"model": "npc", "prompt": "Hello", "max_tokens": 3, "temperature": 0,
+        "echo": true, "logprobs": 1, "return_token_ids": true});
+    let with = |key: &str, value: Value| {
+        let mut body = body.clone();
+        body[key] = value;
+        body
+    };
+    let (status, whole) = server.post(path, body.clone()).await;
+    assert_eq!(status, 200, "{whole}");
+    let ids = whole["choices"][0]["token_ids"].clone();
+    let known = whole["choices"][0]["logprobs"]["token_logprobs"].as_array().expect("numbers");
+    for stop in 0..3 {
+        let body = with("stop_token_ids", json!([ids[stop]]));
+        let (_, answer) = server.post(path, body.clone()).await;
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["finish_reason"], "stop", "{answer}");
+        let found = choice["logprobs"]["token_logprobs"].as_array().expect("numbers");
+        assert_eq!(found.len() as u64, answer["usage"]["total_tokens"].as_u64().expect("a number"));
+        assert_eq!(found[..], known[..found.len()], "{answer}");
+        let mut body = body;
+        body["stream"] = json!(true);
+        let events = server.stream(path, body).await.expect("a stream");
+        let events = events.iter().filter_map(|event| serde_json::from_str::<Value>(event).ok());
+        let streamed: Vec<Value> = events
+            .filter_map(|event| {
+                event["choices"][0]["logprobs"]["token_logprobs"].as_array().cloned()
+            })
+            .flatten()
+            .collect();
+        assert_eq!(&streamed, found, "{stop}");
+    }
+}
+
 #[tokio::test]
 async fn fields_that_bound_sampling_have_their_effect() {
     let server = Server::demo();
@@ -163,4 +202,6 @@ async fn fields_that_bound_sampling_have_their_effect() {
     let at_least = ask(json!({"min_tokens": 60, "max_tokens": 60, "user": "u"})).await;
     assert_eq!(at_least["usage"]["completion_tokens"], 60);
     assert_eq!(at_least["choices"][0]["finish_reason"], "length");
+    // So near to nothing that what is divided by it has no float.
+    ask(json!({"repetition_penalty": 1e-38, "temperature": 1e-38, "max_tokens": 8})).await;
 }

@@ -24,8 +24,8 @@ pub(crate) fn root() -> PathBuf {
 
 /// How a test wants its server.
 pub(crate) struct Setup {
-    /// Where receipts, caches and the admin token live; kept if the test restarts the server. A model
-    /// and adapters in it are served instead of the demo's.
+    /// Where receipts, caches and the admin token live; kept if the test restarts the server. A `model`
+    /// and `adapters` in it are served instead of the demo's; a `model.gguf` instead of its model.
     pub(crate) data: PathBuf,
     /// The configuration file.
     pub(crate) config: String,
@@ -86,8 +86,12 @@ impl Server {
         let tiny = root().join("examples/tiny");
         let base = if setup.data.join("model").is_dir() { &setup.data } else { &tiny };
         let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log);
+        // Alone and by a relative path, as one has it who has just fetched one.
+        let gguf = Path::new("model.gguf");
+        let is_gguf = setup.data.join(gguf).is_file();
+        let model = if is_gguf { gguf.to_owned() } else { base.join("model") };
         let mut command = Command::new(BINARY);
-        command.arg("serve");
+        command.arg("serve").current_dir(&setup.data);
         if setup.plugins {
             command.arg("--plugin-dir").arg(artifacts::PLUGINS_DIR);
         }
@@ -95,7 +99,7 @@ impl Server {
             .arg("--config")
             .arg(&config_file)
             .arg("--model")
-            .arg(base.join("model"))
+            .arg(model)
             .arg("--adapter-dir")
             .arg(setup.adapters.clone().unwrap_or_else(|| base.join("adapters")))
             .arg("--data-dir")

@@ -30,6 +30,12 @@ async fn a_bad_request_is_told_what_and_where() {
     assert_eq!((status, error["code"].as_str()), (404, Some("not_found")), "{error}");
     let (status, text) = server.get(chat).await;
     assert_eq!(status, 405, "{text}");
+    for path in ["/v1/models/%ff", "/v1/receipts/%c3%28"] {
+        let (status, text) = server.get(path).await;
+        let body: Value = serde_json::from_str(&text).expect("JSON");
+        let message = body["error"]["message"].as_str();
+        assert_eq!((status, message.is_some_and(|m| m.contains("UTF-8"))), (400, true), "{text}");
+    }
     let plain = server.client.post(format!("{}{chat}", server.url)).body("{}");
     let plain = plain.header("content-type", "text/plain").send().await.expect("an answer");
     assert_eq!(plain.status(), 415);

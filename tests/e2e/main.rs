@@ -9,6 +9,7 @@ mod bench;
 mod crash;
 mod embeddings;
 mod fields;
+mod gguf;
 mod harness;
 mod hostile;
 mod http;

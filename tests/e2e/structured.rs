@@ -79,6 +79,9 @@ async fn every_way_to_bound_an_answer() {
     assert_eq!((found.len(), &found[2..3]), (4, "-"), "{found}");
     let found = text(json!({"guided_choice": ["yes", "no"]})).await;
     assert!(matches!(found.as_str(), "yes" | "no"), "{found}");
+    let many: Vec<String> = (0..5_000).map(|number| format!("v{number}")).collect();
+    let found = text(json!({"guided_choice": many})).await;
+    assert!(many.contains(&found), "{found}");
     let found = text(json!({"structured_outputs": {"grammar": "start: \"x\" \"y\""}})).await;
     assert_eq!(found, "xy");
     let completion = json!({
@@ -110,6 +113,8 @@ async fn formats_that_can_t_be_are_refused_by_name() {
         (json!({"response_format": {"type": "xml"}}), "response_format"),
         (json!({"guided_regex": "("}), "response_format"),
         (json!({"structured_outputs": {"choice": []}}), "response_format"),
+        (json!({"guided_grammar": "start: start"}), "response_format"),
+        (json!({"guided_json": {"$ref": "#"}, "stream": true}), "response_format"),
         (json!({"structured_outputs": {"json": {"type": "shape"}}}), "response_format"),
         (json!({"guided_regex": "a", "guided_choice": ["b"]}), "guided_choice"),
         (json!({"guided_regex": "a", "ignore_eos": true}), "ignore_eos"),

@@ -109,7 +109,9 @@ fn adjust(logits: &mut [f32], params: &SamplingParams, history: &History<'_>) {
         for token in history.prompt.iter().chain(only_answered) {
             let logit = &mut logits[*token as usize];
             let penalty = params.repetition_penalty;
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            // The smallest penalties would make an infinity, which is what a broken model looks like.
+            let raised = (*logit / penalty).min(f32::MAX);
+            *logit = if *logit > 0.0 { raised } else { *logit * penalty };
         }
     }
     if params.presence_penalty != 0.0 || params.frequency_penalty != 0.0 {
@@ -174,6 +176,7 @@ mod tests {
         check(&|_| (), &[], 1);
         check(&|p| p.repetition_penalty = 1.1, &[], 3);
         check(&|p| p.repetition_penalty = 2.0, &[3], 2);
+        check(&|p| p.repetition_penalty = f32::from_bits(1), &[3], 1);
         check(&|p| p.presence_penalty = 0.5, &[1], 3);
         check(&|p| p.frequency_penalty = 0.6, &[1, 1, 3, 3], 2);
         check(&|p| p.logit_bias = vec![(4, 100.0), (99, 1.0)], &[], 4);
@@ -199,6 +202,16 @@ mod tests {
         }
         let total: f64 = weights.iter().sum();
         weights.map(|weight| weight / total)
+    }
+
+    #[test]
+    fn the_smallest_penalty_leaves_a_choice_among_what_it_raised() {
+        for temperature in [f32::from_bits(1), 1e-20, 1.0, 2.0] {
+            let sampling = SamplingParams::default();
+            let params = SamplingParams { temperature, repetition_penalty: 1e-38, ..sampling };
+            let token = run(&params, &[3], &[]);
+            assert!(token == 1 || token == 3, "{token} at {temperature}");
+        }
     }
 
     #[test]

@@ -218,10 +218,16 @@ impl Sequence {
         Ok((Some((token, logprob)), reason))
     }
 
-    /// Tells of a token that was chosen; one that ends the answer as a stop is not told.
+    /// Tells of a token that was chosen. One that ends the answer as a stop is no part of it, but is told with
+    /// its log probability: those who count on one for each token would else take that of the last but one.
     pub(crate) fn tell(&self, (id, logprob): Chosen, reason: Option<FinishReason>) {
-        if self.sampling.max_tokens > 0 && reason != Some(FinishReason::Stop) {
-            self.send(EngineEvent::Token { id, logprob });
+        match (reason, logprob) {
+            _ if self.sampling.max_tokens == 0 => {}
+            (Some(FinishReason::Stop), None) => {}
+            (Some(FinishReason::Stop), Some(logprob)) => {
+                self.send(EngineEvent::Stop { id, logprob });
+            }
+            (_, logprob) => self.send(EngineEvent::Token { id, logprob }),
         }
     }
 

@@ -37,12 +37,20 @@ pub enum EngineEvent {
     /// Mean of the last hidden states of all prompt tokens, `[hidden_size]`, for who asked for it with
     /// [`crate::EngineHandle::pool`].
     Pooled(Vec<f32>),
-    /// A token. A stop token is not reported.
+    /// A token. One that ends the answer as a stop is none of these.
     Token {
         /// Its id.
         id: TokenId,
         /// Its log probability, if it was asked for.
         logprob: Option<TokenLogprob>,
+    },
+    /// The token that ended the answer as a stop, for who asked for log probabilities. Comes before
+    /// the end.
+    Stop {
+        /// Its id.
+        id: TokenId,
+        /// Its log probability.
+        logprob: TokenLogprob,
     },
     /// The end. Last event.
     Finished {

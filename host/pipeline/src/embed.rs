@@ -185,7 +185,11 @@ async fn read(mut stream: OutputStream) -> Result<(Vec<f32>, Usage), PipelineErr
             }
             Some(EngineEvent::Expired { waited }) => return Err(PipelineError::expired(waited)),
             Some(EngineEvent::Failed { message }) => return Err(internal(message)),
-            Some(EngineEvent::PromptLogprobs(_) | EngineEvent::Token { .. }) => {}
+            Some(
+                EngineEvent::PromptLogprobs(_)
+                | EngineEvent::Token { .. }
+                | EngineEvent::Stop { .. },
+            ) => {}
             None => return Err(internal("the engine stopped before the end".to_owned())),
         }
     }

@@ -49,13 +49,21 @@ impl Grammar {
                 TopLevelGrammar::from_json_schema(with_options(schema, COMPACT_WHITESPACE))
             }
             Self::Regex(pattern) => TopLevelGrammar::from_regex(pattern),
-            Self::Choice(choices) => {
-                let quoted: Vec<String> =
-                    choices.iter().map(|choice| Value::from(choice.as_str()).to_string()).collect();
-                TopLevelGrammar::from_lark(format!("start: {}", quoted.join(" | ")))
-            }
+            Self::Choice(choices) => TopLevelGrammar::from_lark(any_of(choices)),
             Self::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
         }
+    }
+}
+
+/// A grammar of one terminal: as many rules would fill a row of the parser with a thousand choices.
+fn any_of(choices: &[String]) -> String {
+    // A terminal may not be empty.
+    let quoted = choices.iter().filter(|choice| !choice.is_empty());
+    let quoted: Vec<String> = quoted.map(|one| Value::from(one.as_str()).to_string()).collect();
+    let optional = if quoted.len() < choices.len() { "?" } else { "" };
+    match quoted.is_empty() {
+        true => "start: \"\"".to_owned(),
+        false => format!("start: CHOICE{optional}\nCHOICE: {}", quoted.join(" | ")),
     }
 }
 
@@ -108,7 +116,9 @@ impl GrammarCompiler {
         Ok(Self { factory, end_tokens: end_tokens.into() })
     }
 
-    /// A matcher at the beginning of an answer. Takes milliseconds for large schemas.
+    /// A matcher at the beginning of an answer. Takes milliseconds for large schemas. What may come first is
+    /// found here, so that a grammar that no text fits, or that is too large to be followed, is refused before
+    /// anything runs.
     ///
     /// # Errors
     /// What is wrong with the grammar, or that it is too large.
@@ -118,10 +128,13 @@ impl GrammarCompiler {
         }
         let parser = self.factory.create_parser(grammar.top_level());
         let matcher = Matcher::new(parser);
-        match matcher.get_error() {
-            Some(reason) => Err(TokenizationError::Grammar { reason }),
-            None => Ok(TokenMatcher { matcher, end_tokens: Arc::clone(&self.end_tokens) }),
+        if let Some(reason) = matcher.get_error() {
+            return Err(grammar_error(reason));
         }
+        let end_tokens = Arc::clone(&self.end_tokens);
+        let mut matcher = TokenMatcher { matcher, end_tokens, first: None };
+        matcher.first = Some(matcher.compute()?);
+        Ok(matcher)
     }
 }
 
@@ -139,6 +152,8 @@ pub enum Allowed {
 pub struct TokenMatcher {
     matcher: Matcher,
     end_tokens: Arc<[TokenId]>,
+    /// What may come at the beginning, until it is asked for.
+    first: Option<Allowed>,
 }
 
 impl TokenMatcher {
@@ -147,6 +162,13 @@ impl TokenMatcher {
     /// # Errors
     /// A grammar that needs more than the bounds of one step.
     pub fn allowed(&mut self) -> Result<Allowed, TokenizationError> {
+        match self.first.take() {
+            Some(first) => Ok(first),
+            None => self.compute(),
+        }
+    }
+
+    fn compute(&mut self) -> Result<Allowed, TokenizationError> {
         if self.matcher.is_stopped() && !self.matcher.is_error() {
             return Ok(Allowed::Done);
         }
@@ -168,6 +190,7 @@ impl TokenMatcher {
     /// # Errors
     /// A token that the grammar does not allow here.
     pub fn accept(&mut self, token: TokenId) -> Result<(), TokenizationError> {
+        self.first = None;
         if self.end_tokens.contains(&token) {
             // The answer is over; nothing comes behind it.
             return Ok(());
@@ -176,6 +199,16 @@ impl TokenMatcher {
     }
 }
 
+/// llguidance's reason without what it says of itself behind: states and backtraces are not the caller's.
 fn grammar_error(reason: impl std::fmt::Display) -> TokenizationError {
-    TokenizationError::Grammar { reason: reason.to_string() }
+    let text = reason.to_string();
+    let text = ["\n<non-verbose/>", "\n<state>", "\n<backtrace>"]
+        .iter()
+        .fold(text.as_str(), |text, mark| text.split(mark).next().unwrap_or(text));
+    let reason = match text.strip_prefix("panic: ") {
+        _ if text == "NoExtensionBias" => "no text fits it".to_owned(),
+        Some(bound) => format!("it is too large ({bound})"),
+        None => text.to_owned(),
+    };
+    TokenizationError::Grammar { reason }
 }

@@ -92,6 +92,16 @@ fn texts_fit_their_grammars() {
     let choices = ["yes", "no \"quoted\"", "naïve\n"].map(str::to_owned).to_vec();
     let any = choices.clone();
     check(&Grammar::Choice(choices), |text| any.iter().any(|choice| choice == text));
+    // One begins as the other does, and nothing is a choice too.
+    for choices in [vec!["a", "ab", "abc"], vec!["", "no"], vec![""]] {
+        let choices: Vec<String> = choices.into_iter().map(str::to_owned).collect();
+        let any = choices.clone();
+        check(&Grammar::Choice(choices), |text| any.iter().any(|choice| choice == text));
+    }
+    let many: Vec<String> = (0..20_000).map(|number| format!("v{number}")).collect();
+    check(&Grammar::Choice(many), |text| {
+        text.strip_prefix('v').is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n < 20_000))
+    });
     check(&Grammar::Lark("start: \"a\" (\"b\" | \"c\") \"d\"".to_owned()), |text| {
         matches!(text, "abd" | "acd")
     });
@@ -121,6 +131,28 @@ fn grammars_that_say_nothing_are_refused() {
         assert!(compiler.compile(&grammar).is_err(), "{grammar:?} was taken");
     }
     assert!(GrammarCompiler::new(&tokenizer, tokenizer.vocab_size(), &[]).is_err());
+}
+
+#[test]
+fn grammars_that_no_text_fits_or_that_are_too_large_are_refused_before_anything_runs() {
+    let tokenizer = tokenizer();
+    let compiler = compiler(&tokenizer);
+    let check = |grammar: Grammar, expect: &str| {
+        let error = compiler.compile(&grammar).err().expect("must be refused").to_string();
+        assert!(error.contains(expect), "{error:?} should say {expect:?}");
+        assert!(!error.contains('<') && error.len() < 300, "{error:?}");
+    };
+    check(Grammar::Lark("start: start".to_owned()), "no text fits");
+    check(Grammar::Lark("start: a\na: b\nb: a".to_owned()), "no text fits");
+    check(Grammar::JsonSchema(json!({"$ref": "#"})), "no text fits");
+    let rules = |count: usize| {
+        let names: Vec<String> = (0..count).map(|rule| format!("a{rule}")).collect();
+        let rules: Vec<String> = names.iter().map(|name| format!("{name}: \"{name}\"")).collect();
+        Grammar::Lark(format!("start: {}\n{}", names.join(" | "), rules.join("\n")))
+    };
+    assert!(compiler.compile(&rules(900)).is_ok());
+    check(rules(3_000), "max is 2000");
+    check(Grammar::JsonSchema(json!({"enum": (0..100_000).collect::<Vec<u32>>()})), "too big");
 }
 
 #[test]

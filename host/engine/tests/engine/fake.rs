@@ -184,6 +184,8 @@ pub(crate) fn ask(prompt: &[TokenId], sampling: SamplingParams) -> EngineRequest
 pub(crate) struct Said {
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) logprobs: Vec<Option<TokenLogprob>>,
+    /// What ended it as a stop.
+    pub(crate) stop: Option<(TokenId, TokenLogprob)>,
     pub(crate) prompt: Option<Vec<Option<TokenLogprob>>>,
     pub(crate) pooled: Option<Vec<f32>>,
     pub(crate) end: Option<(FinishReason, Usage)>,
@@ -202,6 +204,7 @@ pub(crate) async fn read(mut stream: OutputStream) -> Said {
                 said.tokens.push(id);
                 said.logprobs.push(logprob);
             }
+            EngineEvent::Stop { id, logprob } => said.stop = Some((id, logprob)),
             EngineEvent::Finished { reason, usage } => said.end = Some((reason, usage)),
             EngineEvent::Pooled(mean) => said.pooled = Some(mean),
             EngineEvent::Failed { message } => said.failed = Some(message),

@@ -1,7 +1,7 @@
 //! Log probabilities and penalties against plain arithmetic over the fake's known logits.
 
 use engine::EngineConfig;
-use request::SamplingParams;
+use request::{FinishReason, SamplingParams};
 
 use crate::fake::{ask, greedy, logits, model_config, read, start};
 
@@ -45,6 +45,27 @@ async fn log_probabilities_are_the_models_own() {
         assert!(found.top.iter().all(|(id, value)| close(*id, *value)));
         let best = expect.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         assert!((best - f64::from(found.top[0].1)).abs() < 1e-4, "the best comes first");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_token_has_a_log_probability_and_is_no_part_of_the_answer() {
+    let engine = start(EngineConfig::default());
+    let ask = async |sampling| read(engine.submit(ask(&[5, 9, 200], sampling)).unwrap()).await;
+    let whole = ask(SamplingParams { logprobs: Some(2), ..greedy(3) }).await;
+    assert_eq!((whole.tokens.len(), &whole.stop), (3, &None));
+    // The first and the last token as stops: beside it, nothing changes.
+    for stop in [0, 2] {
+        let stop_token_ids = vec![whole.tokens[stop]];
+        let sampling = SamplingParams { stop_token_ids, ..greedy(3) };
+        let said = ask(SamplingParams { logprobs: Some(2), ..sampling.clone() }).await;
+        assert_eq!(said.tokens, whole.tokens[..stop]);
+        assert_eq!(said.logprobs, whole.logprobs[..stop]);
+        let (token, logprob) = said.stop.unwrap();
+        assert_eq!((token, Some(logprob)), (whole.tokens[stop], whole.logprobs[stop].clone()));
+        let (reason, usage) = said.end.unwrap();
+        assert_eq!((reason, usage.completion_tokens), (FinishReason::Stop, stop as u32 + 1));
+        assert_eq!(ask(sampling).await.stop, None, "nobody asked for it");
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::fixture;
 use crate::gguf_file::begin;
+use crate::gguf_order::{of_file, paired};
 use crate::runner::{Fixture, Plan, run};
 
 /// A fixture's tensors as floats, rows first.
@@ -39,37 +40,6 @@ fn tensors(dir: &Path) -> Tensors {
         }
     }
     tensors
-}
-
-fn of_file(name: &str) -> String {
-    let names = [
-        ("model.embed_tokens", "token_embd"),
-        ("model.norm", "output_norm"),
-        ("lm_head", "output"),
-        ("model.layers", "blk"),
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("self_attn.q_norm", "attn_q_norm"),
-        ("self_attn.k_norm", "attn_k_norm"),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-    ];
-    names.iter().fold(name.to_owned(), |name, (ours, file)| name.replace(ours, file))
-}
-
-/// What GGML's converter does to a Llama's `q_proj` and `k_proj`.
-fn paired(floats: &[f32], rows: usize, heads: usize) -> Vec<f32> {
-    let (width, half) = (floats.len() / rows, rows / heads / 2);
-    let row = |index: usize| &floats[index * width..(index + 1) * width];
-    let order = (0..heads).flat_map(|head| {
-        (0..half).flat_map(move |i| [0, 1].map(|j| head * 2 * half + j * half + i))
-    });
-    order.flat_map(row).copied().collect()
 }
 
 /// Writes a fixture's weights, in f32, as its architecture's converter does; `frequencies` divide those of

@@ -7,6 +7,7 @@
 mod generation;
 mod gguf;
 mod gguf_file;
+mod gguf_order;
 mod hidden;
 mod loading;
 #[cfg(feature = "cuda")]

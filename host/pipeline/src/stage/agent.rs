@@ -164,7 +164,11 @@ impl AgentCalls {
                         break;
                     }
                 }
-                Some(EngineEvent::PromptLogprobs(_) | EngineEvent::Pooled(_)) => {}
+                Some(
+                    EngineEvent::PromptLogprobs(_)
+                    | EngineEvent::Pooled(_)
+                    | EngineEvent::Stop { .. },
+                ) => {}
                 Some(EngineEvent::Finished { reason: ended, usage: counted }) => {
                     let rest = decoder.finish().map_err(|error| internal(error.to_string()))?;
                     let pushed = stops.push(&rest);

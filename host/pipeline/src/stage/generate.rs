@@ -149,6 +149,10 @@ async fn drive(
                     return Ok(Ended::Early(reason));
                 }
             }
+            // No text: the delta that ends the choice carries it.
+            Some(EngineEvent::Stop { id, logprob }) => {
+                pieces.token(id, Some(logprob), &mut progress.pieces);
+            }
             Some(EngineEvent::Finished { reason, usage }) => {
                 let reason = progress.end(reason).await?;
                 return Ok(Ended::Engine(reason, usage));

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::AdminState;
 use crate::assemble::adapters::{AdapterView, ScanView};
-use crate::http::{ApiError, JsonBody, blocking};
+use crate::http::{ApiError, JsonBody, PathName, blocking};
 
 /// `{"name", "path"}`
 #[derive(Debug, Deserialize)]
@@ -48,7 +48,7 @@ pub(crate) async fn scan(State(state): State<AdminState>) -> Result<Json<ScanVie
 /// `DELETE /admin/adapters/{name}`
 pub(crate) async fn unload(
     State(state): State<AdminState>,
-    Path(name): Path<String>,
+    PathName(name): PathName,
 ) -> Result<Json<AdapterView>, ApiError> {
     let adapters = Arc::clone(&state.adapters);
     blocking(move || Ok(adapters.unload(&name)?)).await

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::HttpBody;
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::extract::{FromRequest, Request, State};
 use plugin_host::{PluginHost, PluginSummary, SwapError};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::AdminState;
-use crate::http::{ApiError, JsonBody, blocking};
+use crate::http::{ApiError, JsonBody, PathName, blocking};
 
 /// `{"path"}`
 #[derive(Debug, Deserialize)]
@@ -55,7 +55,7 @@ pub(crate) async fn install(
 /// `POST /admin/plugins/{name}/activate`
 pub(crate) async fn activate(
     State(state): State<AdminState>,
-    Path(name): Path<String>,
+    PathName(name): PathName,
     request: Request,
 ) -> Result<Json<PluginSummary>, ApiError> {
     let version = match request.body().is_end_stream() {
@@ -69,7 +69,7 @@ pub(crate) async fn activate(
 /// `POST /admin/plugins/{name}/rollback`
 pub(crate) async fn rollback(
     State(state): State<AdminState>,
-    Path(name): Path<String>,
+    PathName(name): PathName,
 ) -> Result<Json<PluginSummary>, ApiError> {
     swap(state, move |plugins| plugins.rollback(&name)).await
 }
@@ -77,7 +77,7 @@ pub(crate) async fn rollback(
 /// `POST /admin/plugins/{name}/deactivate`
 pub(crate) async fn deactivate(
     State(state): State<AdminState>,
-    Path(name): Path<String>,
+    PathName(name): PathName,
 ) -> Result<Json<PluginSummary>, ApiError> {
     swap(state, move |plugins| plugins.deactivate(&name)).await
 }

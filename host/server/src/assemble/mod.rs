@@ -135,13 +135,18 @@ struct Base {
     digest: request::Digest,
 }
 
+/// Where a model's other files are: what is no weight lies beside a GGUF file.
+fn directory(model: &Path) -> &Path {
+    match model.parent() {
+        Some(beside) if model.is_file() && beside.as_os_str().is_empty() => Path::new("."),
+        Some(beside) if model.is_file() => beside,
+        _ => model,
+    }
+}
+
 fn load_base(config: &Config, cache_dir: &Path) -> Result<Base> {
     let path = &config.model;
-    // What is no weight lies beside a GGUF file.
-    let dir = match path.is_file() {
-        true => path.parent().unwrap_or(path),
-        false => path,
-    };
+    let dir = directory(path);
     let started = std::time::Instant::now();
     let named = |what: &str| format!("load the {what} of {}", path.display());
     if !dir.is_dir() {
@@ -275,7 +280,22 @@ fn folders_with(dir: &Path, file: &str) -> Result<Vec<std::path::PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_free_name;
+    use std::path::Path;
+
+    use super::{directory, is_free_name};
+
+    #[test]
+    fn what_is_no_weight_lies_in_the_directory_or_beside_the_file() {
+        let check = |model: &str, expect: &str| {
+            assert_eq!(directory(Path::new(model)), Path::new(expect), "{model}");
+        };
+        // Tests run where their crate is.
+        check("Cargo.toml", ".");
+        check("./Cargo.toml", ".");
+        check("src/lib.rs", "src");
+        check("src", "src");
+        check("missing.gguf", "missing.gguf");
+    }
 
     #[test]
     fn names_that_survive_in_a_path() {

@@ -226,7 +226,7 @@ impl Config {
         let model = settings.model.ok_or(ConfigError::Missing { key: "model" })?;
         let base_name = match settings.base_name {
             Some(name) => name,
-            None => directory_name(&model)?,
+            None => name_of(&model)?,
         };
         check_base_name(&base_name)?;
         let listen = address("listen", settings.listen.as_deref().unwrap_or(LISTEN))?;
@@ -281,12 +281,16 @@ impl Config {
     }
 }
 
-/// The last part of a model's path that is a name: `.` and links are looked through.
-fn directory_name(model: &std::path::Path) -> Result<String, ConfigError> {
+/// The last part of a model's path that is a name, without a file's `.gguf`: `.` and links are looked
+/// through.
+fn name_of(model: &std::path::Path) -> Result<String, ConfigError> {
     let real = model.canonicalize().unwrap_or_else(|_| model.to_owned());
     let name = model.file_name().or_else(|| real.file_name());
-    let missing = ConfigError::Missing { key: "base_name" };
-    name.map(|name| name.to_string_lossy().into_owned()).ok_or(missing)
+    let name = name.ok_or(ConfigError::Missing { key: "base_name" })?.to_string_lossy();
+    Ok(match name.strip_suffix(".gguf") {
+        Some(stem) if !stem.is_empty() => stem.to_owned(),
+        _ => name.into_owned(),
+    })
 }
 
 fn check_base_name(name: &str) -> Result<(), ConfigError> {

@@ -14,10 +14,11 @@ use crate::config::resolved::{DeviceName, KvCacheDtype, LogFormat, Quantize, Too
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
-    /// Base model: a Hugging Face directory, or a GGUF file with its tokenizer.json beside it
-    #[arg(long, value_name = "DIR")]
+    /// Base model: a Hugging Face directory, or a GGUF file, which needs nothing beside it
+    #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
-    /// Name of the base model on the wire [default: the name of its directory]
+    /// Name of the base model on the wire [default: that of its directory, or of its file
+    /// without .gguf]
     #[arg(long, value_name = "NAME")]
     pub(crate) base_name: Option<String>,
     /// An adapter: its name and its PEFT directory; may be repeated

@@ -232,6 +232,21 @@ fn defaults_follow_the_model_and_the_machine() {
 }
 
 #[test]
+fn a_model_is_called_what_its_directory_or_file_is() {
+    let check = |model: &str, expect: &str| {
+        let settings = Settings { model: Some(model.into()), ..Settings::default() };
+        let config = Config::resolve(settings, 1).expect("a configuration");
+        assert_eq!(config.base_name, expect, "{model}");
+    };
+    check("models/llama", "llama");
+    check("models/llama/", "llama");
+    check("llama-1b.Q8_0.gguf", "llama-1b.Q8_0");
+    check("/models/llama.gguf", "llama");
+    check("models/.gguf", ".gguf");
+    check(".", "server");
+}
+
+#[test]
 fn paths_of_a_file_are_relative_to_it() {
     let dir = tempfile::tempdir().expect("folder");
     let path = dir.path().join("mortise.toml");

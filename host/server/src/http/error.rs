@@ -9,6 +9,9 @@ use pipeline::PipelineError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+/// Bytes of a message that are told, about. What a client sent comes back in some messages, and may be long.
+const MESSAGE_BYTES_MAX: usize = 2048;
+
 /// A failure as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ApiError {
@@ -100,10 +103,23 @@ impl ApiError {
         Self { retry_after_s: Some(1), ..error }.with_code("unavailable")
     }
 
-    /// The body: `{"error": {...}}`.
+    /// The body: `{"error": {...}}`, its texts no longer than one reads.
     pub(crate) fn body(&self) -> Value {
-        json!({ "error": self })
+        let mut shown = self.clone();
+        shown.message = shortened(shown.message);
+        shown.param = shown.param.map(shortened);
+        json!({ "error": shown })
     }
+}
+
+/// `text` without its middle if it is long: the end often says what is wrong with the beginning.
+fn shortened(text: String) -> String {
+    if text.len() <= MESSAGE_BYTES_MAX {
+        return text;
+    }
+    let head = text.floor_char_boundary(MESSAGE_BYTES_MAX / 2);
+    let tail = text.ceil_char_boundary(text.len() - MESSAGE_BYTES_MAX / 2);
+    format!("{} ... {}", &text[..head], &text[tail..])
 }
 
 impl IntoResponse for ApiError {
@@ -187,6 +203,21 @@ mod tests {
         check(failed, 502, Some("plugin_failed"), None);
         let internal = PipelineError::Internal { message: "disk".to_owned() };
         check(internal, 500, Some("internal_error"), None);
+    }
+
+    #[test]
+    fn long_texts_lose_their_middle() {
+        let check = |length: usize, expect: usize| {
+            let told = shortened("é".repeat(length / 2));
+            assert_eq!(told.len(), expect, "{length}");
+        };
+        check(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX);
+        check(MESSAGE_BYTES_MAX + 2, MESSAGE_BYTES_MAX + 5);
+        check(MESSAGE_BYTES_MAX * 1000, MESSAGE_BYTES_MAX + 5);
+        let error = ApiError::model_not_found(&"m".repeat(1 << 20));
+        assert!(error.body().to_string().len() < 2 * MESSAGE_BYTES_MAX);
+        let text = error.body()["error"]["message"].as_str().map(str::to_owned).expect("text");
+        assert!(text.starts_with("the model `mmm") && text.ends_with("mm` does not exist"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod body;
 mod calls;
 mod error;
 mod observed;
+mod path_name;
 mod request_id;
 mod responses;
 mod routes;
@@ -26,6 +27,7 @@ mod wire;
 pub(crate) use auth::{Keys, bearer, hash_key};
 pub(crate) use body::JsonBody;
 pub(crate) use error::ApiError;
+pub(crate) use path_name::PathName;
 pub(crate) use routes::{lora_router, router, unknown, wrong_method};
 pub(crate) use state::{HttpLimits, PublicState};
 

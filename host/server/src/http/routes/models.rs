@@ -1,12 +1,13 @@
 //! `/v1/models`: the base first, then adapters, then agents.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use pipeline::{ModelCard, ModelKind};
 use serde::Serialize;
 
 use crate::http::auth::Tenant;
 use crate::http::error::ApiError;
+use crate::http::path_name::PathName;
 use crate::http::state::PublicState;
 
 /// A model on the wire. `root` and `parent` are as vLLM has them.
@@ -41,7 +42,7 @@ pub(crate) async fn list(State(state): State<PublicState>, _tenant: Tenant) -> J
 pub(crate) async fn one(
     State(state): State<PublicState>,
     _tenant: Tenant,
-    Path(id): Path<String>,
+    PathName(id): PathName,
 ) -> Result<Json<ModelWire>, ApiError> {
     let card = state.pipeline.models().into_iter().find(|card| card.id == id);
     card.map(|card| Json(wire(&state, card))).ok_or_else(|| ApiError::model_not_found(&id))
