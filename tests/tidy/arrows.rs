@@ -37,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ledger",
             "pipeline",
             "plugin-build",
+            "sources",
         ],
     ),
     ("plugin-build", &[]),
