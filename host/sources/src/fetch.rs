@@ -63,6 +63,9 @@ pub struct SourcesConfig {
     pub options: Vec<(String, String)>,
 }
 
+/// What the files of an address were, and the name of their content.
+type Known = (Vec<Option<Announced>>, String);
+
 /// Fetches adapters.
 pub struct Sources {
     config: SourcesConfig,
@@ -76,7 +79,7 @@ pub struct Sources {
     /// One per address that is being fetched: who comes second finds what the first brought.
     flights: Mutex<HashMap<Location, Arc<tokio::sync::Mutex<()>>>>,
     /// What addresses were when they were fetched, and the name of their content.
-    known: Mutex<HashMap<Location, (Vec<Option<Announced>>, String)>>,
+    known: Mutex<HashMap<Location, Known>>,
     /// Stands in for stores of the network.
     #[cfg(test)]
     pub(crate) store: Option<Arc<dyn ObjectStore>>,
