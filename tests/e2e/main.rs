@@ -15,6 +15,7 @@ mod hostile;
 mod http;
 mod openai_client;
 mod plugins;
+mod remote_adapters;
 mod responses;
 mod structured;
 mod swap;

@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tokenization", &["request"]),
     ("plugin-host", &["request"]),
     ("lora", &["request", "kernels"]),
+    ("sources", &[]),
     ("models", &["kernels", "lora"]),
     ("engine", &["request", "scheduler", "lora", "models", "kernels"]),
     ("pipeline", &["request", "plugin-host", "tokenization", "engine", "lora", "corpus", "ledger"]),
@@ -36,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ledger",
             "pipeline",
             "plugin-build",
+            "sources",
         ],
     ),
     ("plugin-build", &[]),
@@ -56,6 +58,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("opentelemetry", &["server"]),
     ("opentelemetry-otlp", &["server"]),
     ("reqwest", &["server", "bench"]),
+    ("object_store", &["sources"]),
+    ("hyper-rustls", &["sources"]),
+    ("rustls", &["sources"]),
 ];
 
 /// Name of each workspace member under `host/` and `sdk/` with the names of its normal and build

@@ -16,7 +16,7 @@ use crate::http::{ApiError, JsonBody, PathName, blocking};
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoadBody {
     name: String,
-    /// A PEFT directory on the server's machine.
+    /// A PEFT directory on the server's machine, or an address below an `adapter_source`.
     path: PathBuf,
 }
 
@@ -36,7 +36,8 @@ pub(crate) async fn load(
     JsonBody(body): JsonBody<LoadBody>,
 ) -> Result<Json<AdapterView>, ApiError> {
     let adapters = Arc::clone(&state.adapters);
-    blocking(move || Ok(adapters.load(&body.name, &body.path)?)).await
+    let files = adapters.files(&body.name, body.path, true).await?;
+    blocking(move || Ok(adapters.load(&body.name, files)?)).await
 }
 
 /// `POST /admin/scan`

@@ -39,6 +39,7 @@ impl Server {
             base_name: "tiny".to_owned(),
             roots: vec![dir.path().join("roots")],
             limits: Settings::default().limits.resolve().expect("defaults"),
+            sources: None,
         });
         let adapters = Arc::new(adapters.expect("threads"));
         let config = HostConfig { instances_max: 4, ..HostConfig::default() };
@@ -127,6 +128,10 @@ async fn what_is_wrong_is_refused_with_its_reason() {
     }
     let missing = json!({"name": "a", "path": server.dir.path().join("none")}).to_string();
     server.refused((post.clone(), adapters, &missing), 400, "none/adapter_config.json").await;
+    let address = r#"{"name": "a", "path": "hf://organisation/repository"}"#;
+    server.refused((post.clone(), adapters, address), 400, "not below any of the sources").await;
+    let address = r#"{"name": "a", "path": "file:///etc"}"#;
+    server.refused((post.clone(), adapters, address), 400, "is no place for adapters").await;
     server.refused((delete, "/admin/adapters/a%2Fb", ""), 404, "a/b").await;
     let plugins = "/admin/plugins";
     server.refused((post.clone(), plugins, &missing), 400, "unknown field `name`").await;

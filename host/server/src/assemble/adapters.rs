@@ -1,6 +1,7 @@
 //! Adapters with their corpora: named ones loaded at the start, those of the folder found there, all
 //! of them changed by the admin API. What one of them is, and whether it is in memory, `lora` decides.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use anyhow::{Context, Result};
 use lora::{AdapterInfo, Folder, Lease, LoraError, ModelShape, Registry, RegistryConfig, Scan};
 use pipeline::{CorpusLoadError, CorpusStore};
 use serde::Serialize;
+use sources::{Fetched, Location, SourceError, Sources};
 
 use crate::assemble::is_free_name;
 use crate::config::{Config, Limits};
@@ -25,6 +27,8 @@ pub(crate) struct AdapterParts {
     /// Directories below which [`Adapters::load_below_roots`] loads.
     pub(crate) roots: Vec<PathBuf>,
     pub(crate) limits: Limits,
+    /// What fetches adapters that lie elsewhere, if that is allowed.
+    pub(crate) sources: Option<Sources>,
 }
 
 /// Why an adapter was not loaded or unloaded. Nothing has changed.
@@ -54,6 +58,9 @@ pub(crate) enum AdapterError {
         /// As it was asked for.
         path: PathBuf,
     },
+    /// It lies elsewhere, and could not be fetched.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// Other adapters are in use.
     #[error("no memory became free for the adapter within {seconds} s")]
     Timeout {
@@ -86,6 +93,9 @@ pub(crate) struct AdapterView {
     pub(crate) targets: Vec<String>,
     /// Its directory.
     pub(crate) path: PathBuf,
+    /// Where it was fetched from, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<String>,
     /// Where its weights are: `disk`, `loading` or `memory`.
     pub(crate) residence: &'static str,
     /// Requests that hold it.
@@ -141,6 +151,25 @@ pub(crate) struct Adapters {
     registry: Arc<Registry>,
     /// Held while an alias and its corpus change together; never while files are read.
     changes: Mutex<()>,
+    /// By name, what was fetched for it, and from where: its files are to stay.
+    fetched: Mutex<HashMap<String, (Location, Fetched)>>,
+}
+
+/// Files that are to be loaded.
+pub(crate) enum Files {
+    /// A directory of this machine, as it was asked for.
+    At(PathBuf),
+    /// What was fetched from an address.
+    Fetched(Location, Fetched),
+}
+
+impl Files {
+    fn dir(&self) -> &Path {
+        match self {
+            Self::At(path) => path,
+            Self::Fetched(_, fetched) => fetched.dir(),
+        }
+    }
 }
 
 impl Adapters {
@@ -155,7 +184,7 @@ impl Adapters {
             blend_parts_max: limits.blend_adapters_max,
         };
         let registry = Arc::new(Registry::new(config, parts.shape.clone())?);
-        Ok(Self { parts, registry, changes: Mutex::default() })
+        Ok(Self { parts, registry, changes: Mutex::default(), fetched: Mutex::default() })
     }
 
     /// Aliases and their generations.
@@ -167,8 +196,11 @@ impl Adapters {
     pub(crate) fn start(&self, config: &Config) -> Result<()> {
         for named in &config.adapters {
             let (name, path) = (&named.name, &named.path);
-            let lease = self.begin(name, path).and_then(|acquire| Ok(acquire.wait()?));
-            let loaded = lease.and_then(|lease| self.finish(&lease));
+            let files = self.files(name, path.clone(), true);
+            let loaded = tokio::runtime::Handle::current().block_on(files).and_then(|files| {
+                let lease = self.begin(name, files.dir())?.wait()?;
+                self.finish(&lease, files)
+            });
             loaded.with_context(|| format!("load the adapter {name} from {}", path.display()))?;
         }
         let Some(dir) = &config.adapter_dir else { return Ok(()) };
@@ -228,16 +260,35 @@ impl Adapters {
         }
     }
 
-    /// Loads the directory at `path` as `name`, its corpus first, and waits for it. If the name was
-    /// taken, requests that come later get the new generation. For a thread of a runtime that may
-    /// wait.
-    pub(crate) fn load(&self, name: &str, path: &Path) -> Result<AdapterView, AdapterError> {
+    /// Finds the files of an adapter that is to be called `name`: fetches them, if `path` is an address
+    /// that the operator allowed. Here alone a fetch is waited for, on no thread.
+    pub(crate) async fn files(
+        &self,
+        name: &str,
+        path: PathBuf,
+        in_place: bool,
+    ) -> Result<Files, AdapterError> {
+        self.check_name(name)?;
+        self.check_new(name, in_place)?;
+        let Some(text) = path.to_str().filter(|text| Location::is_one(text)) else {
+            return Ok(Files::At(path));
+        };
+        let location: Location = text.parse()?;
+        let not_allowed = || SourceError::NotAllowed { location: location.to_string() };
+        let sources = self.parts.sources.as_ref().ok_or_else(not_allowed)?;
+        let fetched = sources.fetch(&location).await?;
+        Ok(Files::Fetched(location, fetched))
+    }
+
+    /// Loads `files` as `name`, the corpus first, and waits for it. If the name was taken, requests that
+    /// come later get the new generation. For a thread of a runtime that may wait.
+    pub(crate) fn load(&self, name: &str, files: Files) -> Result<AdapterView, AdapterError> {
         let started = std::time::Instant::now();
-        let acquire = self.begin(name, path)?;
+        let acquire = self.begin(name, files.dir())?;
         let seconds = self.parts.limits.adapter_wait_s_max;
         let waiting = tokio::time::timeout(Duration::from_secs(seconds), acquire);
         let lease = tokio::runtime::Handle::current().block_on(waiting);
-        let view = self.finish(&lease.map_err(|_| AdapterError::Timeout { seconds })??)?;
+        let view = self.finish(&lease.map_err(|_| AdapterError::Timeout { seconds })??, files)?;
         let generation = view.generation.as_deref().map(|hex| &hex[..12]);
         let corpus_tokens = view.corpus.as_ref().map_or(0, |corpus| corpus.tokens);
         let ms = started.elapsed().as_millis();
@@ -245,33 +296,49 @@ impl Adapters {
         Ok(view)
     }
 
-    /// As [`Adapters::load`], for callers who may not read every file of the machine: `path` must lie
-    /// in one of the roots, with all its links followed; a relative one begins at the first root.
+    /// As [`Adapters::load`], for callers who may not read every file of the machine: a directory must
+    /// lie in one of the roots, with all its links followed; a relative one begins at the first root.
+    /// What may be fetched is the operator's word, whoever asks.
     pub(crate) fn load_below_roots(
         &self,
         name: &str,
-        path: &Path,
+        files: Files,
         in_place: bool,
     ) -> Result<AdapterView, AdapterError> {
-        if !in_place && self.registry.contains(name) {
-            return Err(AdapterError::AlreadyLoaded { name: name.to_owned() });
+        self.check_new(name, in_place)?;
+        let files = match files {
+            Files::At(path) => Files::At(below(&self.parts.roots, &path)?),
+            fetched @ Files::Fetched(..) => fetched,
+        };
+        self.load(name, files)
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), AdapterError> {
+        if is_free_name(name) && name != self.parts.base_name {
+            return Ok(());
         }
-        self.load(name, &below(&self.parts.roots, path)?)
+        Err(AdapterError::NameTaken { name: name.chars().take(80).collect() })
+    }
+
+    fn check_new(&self, name: &str, in_place: bool) -> Result<(), AdapterError> {
+        if in_place || !self.registry.contains(name) {
+            return Ok(());
+        }
+        Err(AdapterError::AlreadyLoaded { name: name.to_owned() })
     }
 
     fn begin(&self, name: &str, path: &Path) -> Result<lora::Acquire, AdapterError> {
-        if !is_free_name(name) || name == self.parts.base_name {
-            return Err(AdapterError::NameTaken { name: name.chars().take(80).collect() });
-        }
+        self.check_name(name)?;
         Ok(self.registry.begin_load(name, path)?)
     }
 
     /// Gives what was loaded its name and its corpus.
-    fn finish(&self, lease: &Lease) -> Result<AdapterView, AdapterError> {
+    fn finish(&self, lease: &Lease, files: Files) -> Result<AdapterView, AdapterError> {
         let corpora = &self.parts.corpora;
         let corpus = corpora.load(lease.dir())?;
         let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let info = self.registry.attach(lease)?;
+        self.keep(&info.alias, files);
         match corpus {
             Some(segment) => corpora.set(&info.alias, info.version, segment),
             None => corpora.remove(&info.alias),
@@ -279,11 +346,28 @@ impl Adapters {
         Ok(self.view(info))
     }
 
+    /// Keeps the fetched files of what `name` stands for now, and no others.
+    fn keep(&self, name: &str, files: Files) {
+        let mut kept = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match files {
+            Files::Fetched(location, fetched) => kept.insert(name.to_owned(), (location, fetched)),
+            Files::At(_) => kept.remove(name),
+        };
+        drop(kept);
+        drop(before);
+    }
+
+    fn source(&self, name: &str) -> Option<String> {
+        let kept = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(name).map(|(location, _)| location.to_string())
+    }
+
     /// Takes the name away. Running requests keep what they have.
     pub(crate) fn unload(&self, name: &str) -> Result<AdapterView, AdapterError> {
         let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let view = self.view(self.registry.unload(name)?);
         self.parts.corpora.remove(name);
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         tracing::info!(adapter = name, "adapter unloaded");
         Ok(view)
     }
@@ -301,6 +385,7 @@ impl Adapters {
             contributors: segment.owners(),
         });
         AdapterView {
+            source: self.source(&info.alias),
             name: info.alias,
             generation: info.generation.map(|generation| generation.to_string()),
             rank_max: info.rank_max,

@@ -1,8 +1,9 @@
 //! The only place that builds everything: from a checked configuration to the parts of a server.
 //!
-//! Parts: [`adapters`] (PEFT directories with their corpora), [`plugins`] (folders of components),
-//! [`digest`] (what the base model is), [`text`] (its tokenizer and template), [`memory`] (what the machine
-//! has), [`process`] (what of it is taken), [`token`] (the admin API's secret). Reads files and compiles:
+//! Parts: [`adapters`] (PEFT directories with their corpora), [`remote`] (adapters that lie elsewhere),
+//! [`plugins`] (folders of components), [`digest`] (what the base model is), [`text`] (its tokenizer and
+//! template), [`memory`] (what the machine has), [`process`] (what of it is taken), [`token`] (the admin
+//! API's secret). Reads files and compiles:
 //! not for an async thread. Serves nothing.
 
 pub(crate) mod adapters;
@@ -10,6 +11,7 @@ pub(crate) mod digest;
 mod memory;
 mod plugins;
 mod process;
+mod remote;
 mod text;
 pub(crate) mod token;
 
@@ -91,6 +93,7 @@ pub(crate) fn assemble(config: &Config, ledger: Arc<Ledger>) -> Result<Parts> {
         base_name: config.base_name.clone(),
         roots: config.adapter_roots.clone(),
         limits: config.limits,
+        sources: remote::open(config)?,
     })?);
     adapters.start(config)?;
     let capabilities = HostCapabilities::new(Arc::clone(&base.tokenizer), Arc::clone(&corpora));

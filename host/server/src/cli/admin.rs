@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sources::Location;
 
 use super::demo;
 use crate::assemble::token::TOKEN_FILE;
@@ -62,7 +63,7 @@ pub(super) enum AdapterCommand {
     Load {
         /// Its name in requests
         name: String,
-        /// The directory, on the server's machine
+        /// The directory, on the server's machine, or an address below one of its adapter_source
         dir: PathBuf,
         #[command(flatten)]
         server: AdminArgs,
@@ -86,13 +87,19 @@ pub(super) enum AdapterCommand {
     },
 }
 
+/// What the server is to make of a path given here: its working directory is another.
+fn elsewhere(path: PathBuf) -> Result<PathBuf> {
+    if path.to_str().is_some_and(Location::is_one) {
+        return Ok(path);
+    }
+    std::path::absolute(&path).context("find the directory")
+}
+
 impl AdapterCommand {
     pub(super) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Load { name, dir, server } => {
-                // The server's working directory is another.
-                let path = std::path::absolute(&dir).context("find the directory")?;
-                let body = json!({"name": name, "path": path});
+                let body = json!({"name": name, "path": elsewhere(dir)?});
                 let view = server.call(Method::POST, "/admin/adapters", Some(&body))?;
                 print_adapter(&view);
             }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 pub(crate) struct NamedAdapter {
     /// Its name in requests.
     pub(crate) name: String,
-    /// Its PEFT directory.
+    /// Its PEFT directory, or an address.
     pub(crate) path: PathBuf,
 }
 

@@ -113,6 +113,11 @@ limits! {
     adapter_loads_max: usize = 2, 1..=64, "Most adapters that are loaded at once";
     adapter_wait_s_max: u64 = 60, 1..=3600,
         "Longest wait of a request for an adapter that is not in memory, in seconds";
+    source_adapter_bytes_max: u64 = 8589934592, 1..=1099511627776,
+        "Bytes of one adapter that is fetched";
+    source_cache_bytes_max: u64 = 53687091200, 1..=1125899906842624,
+        "Bytes of fetched adapters on the disk";
+    source_fetch_s_max: u64 = 600, 1..=86400, "Longest time of fetching an adapter, in seconds";
     blend_adapters_max: usize = 8, 0..=64, "Most adapters that a request may add up; 0 for no blends";
     client_stall_s_max: u64 = 60, 1..=86400,
         "Longest time that a client may leave its answer unread, in seconds";

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use tokenization::ToolCallFormat;
 
+use sources::{Prefix, SourceError};
+
 use crate::config::ConfigError;
 use crate::config::adapter::NamedAdapter;
 use crate::config::limits::Limits;
@@ -182,6 +184,10 @@ pub(crate) struct Config {
     pub(crate) adapter_dir: Option<PathBuf>,
     /// Directories below which the vLLM-shaped API may load adapters.
     pub(crate) adapter_roots: Vec<PathBuf>,
+    /// Addresses below which adapters may be fetched.
+    pub(crate) adapter_sources: Vec<Prefix>,
+    /// Hugging Face's hub, if it is not where the environment says.
+    pub(crate) hf_endpoint: Option<String>,
     /// Whether that API is on the public listener too.
     pub(crate) runtime_adapters: bool,
     /// Directory of plugins.
@@ -257,6 +263,12 @@ impl Config {
             model,
             base_name,
             adapter_roots: adapter_roots.collect(),
+            adapter_sources: settings
+                .adapter_source
+                .iter()
+                .map(|text| source(text))
+                .collect::<Result<_, _>>()?,
+            hf_endpoint: settings.hf_endpoint,
             runtime_adapters: settings.allow_runtime_lora_updating.unwrap_or(false),
             adapters: settings.adapter,
             adapter_dir: settings.adapter_dir,
@@ -290,6 +302,13 @@ fn name_of(model: &std::path::Path) -> Result<String, ConfigError> {
     Ok(match name.strip_suffix(".gguf") {
         Some(stem) if !stem.is_empty() => stem.to_owned(),
         _ => name.into_owned(),
+    })
+}
+
+fn source(text: &str) -> Result<Prefix, ConfigError> {
+    text.parse().map_err(|error: SourceError| {
+        let expected = "an address that adapters may be fetched from".to_owned();
+        ConfigError::Value { key: "adapter_source", expected, got: error.to_string() }
     })
 }
 

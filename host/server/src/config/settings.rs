@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use sources::Location;
 
 use crate::config::adapter::NamedAdapter;
 use crate::config::limits::LimitSettings;
@@ -21,7 +22,8 @@ pub(crate) struct Settings {
     /// without .gguf]
     #[arg(long, value_name = "NAME")]
     pub(crate) base_name: Option<String>,
-    /// An adapter: its name and its PEFT directory; may be repeated
+    /// An adapter: its name and its PEFT directory, or an address below an adapter_source; may be
+    /// repeated
     #[arg(long, value_name = "NAME=DIR")]
     pub(crate) adapter: Vec<NamedAdapter>,
     /// Directory of which each sub-directory with an adapter_config.json is an adapter
@@ -30,6 +32,13 @@ pub(crate) struct Settings {
     /// A directory below which /v1/load_lora_adapter may load, besides adapter_dir; may be repeated
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter_root: Vec<PathBuf>,
+    /// Adapters below this address may be fetched: s3://bucket/path, gs://, az://, https://, http://,
+    /// file://, hf://organisation, hf://organisation/repository; may be repeated
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) adapter_source: Vec<String>,
+    /// Hugging Face's hub, or a mirror [default: HF_ENDPOINT, else https://huggingface.co]
+    #[arg(long, value_name = "URL")]
+    pub(crate) hf_endpoint: Option<String>,
     /// Has /v1/load_lora_adapter and its like on the public API too, for every client
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
@@ -106,6 +115,8 @@ impl Settings {
             adapter: by_name(self.adapter, lower.adapter, |entry| &entry.name),
             adapter_dir: self.adapter_dir.or(lower.adapter_dir),
             adapter_root: [lower.adapter_root, self.adapter_root].concat(),
+            adapter_source: [lower.adapter_source, self.adapter_source].concat(),
+            hf_endpoint: self.hf_endpoint.or(lower.hf_endpoint),
             allow_runtime_lora_updating: self
                 .allow_runtime_lora_updating
                 .or(lower.allow_runtime_lora_updating),
@@ -143,6 +154,7 @@ impl Settings {
             &mut self.api_keys_file,
         ];
         let adapters = self.adapter.iter_mut().map(|entry| &mut entry.path);
+        let adapters = adapters.filter(|path| !path.to_str().is_some_and(Location::is_one));
         let plugins = self.plugins.iter_mut().filter_map(|entry| entry.path.as_mut());
         let paths = single.into_iter().filter_map(Option::as_mut).chain(adapters).chain(plugins);
         let paths = paths.chain(&mut self.adapter_root);

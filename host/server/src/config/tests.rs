@@ -58,6 +58,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ),
     ("threads", "threads = 3", "--threads=3"),
     ("tensor_parallel_size", "tensor_parallel_size = 2", "--tensor-parallel-size=2"),
+    ("adapter_source", "adapter_source = ['hf://acme']", "--adapter-source=hf://acme"),
+    ("hf_endpoint", "hf_endpoint = 'http://mirror'", "--hf-endpoint=http://mirror"),
     ("device", "device = 'cuda'", "--device=cuda"),
     ("quantize", "quantize = 'q8_0'", "--quantize=q8_0"),
     ("kv_cache_dtype", "kv_cache_dtype = 'int8'", "--kv-cache-dtype=int8"),
@@ -205,6 +207,9 @@ fn what_contradicts_itself_is_refused() {
     check("base_name = 'agent:x'", Some("base_name"));
     check("base_name = ''", Some("base_name"));
     check("base_name = 'agents'", None);
+    check("adapter_source = ['hf://', 's3://bucket/a']", None);
+    check("adapter_source = ['bucket/a']", Some("adapter_source must be an address"));
+    check("adapter_source = ['https://user@host']", Some("only hf:// has an @"));
     let missing = Config::resolve(Settings::default(), 4).expect_err("no model").to_string();
     assert!(missing.contains("model is missing"), "{missing}");
 }
@@ -251,12 +256,14 @@ fn paths_of_a_file_are_relative_to_it() {
     let dir = tempfile::tempdir().expect("folder");
     let path = dir.path().join("mortise.toml");
     let text = "model = 'm'\ndata_dir = '/data'\n[[adapter]]\nname = 'a'\npath = '../a'\n\
+                [[adapter]]\nname = 'b'\npath = 'hf://acme/b@v1'\n\
                 [[plugins]]\nname = 'p'\npath = 'p'";
     std::fs::write(&path, text).expect("written");
     let settings = read(&path).expect("a file");
     assert_eq!(settings.model, Some(dir.path().join("m")));
     assert_eq!(settings.data_dir.as_deref(), Some(Path::new("/data")));
     assert_eq!(settings.adapter[0].path, dir.path().join("../a"));
+    assert_eq!(settings.adapter[1].path, Path::new("hf://acme/b@v1"));
     assert_eq!(settings.plugins[0].path, Some(dir.path().join("p")));
     let missing = read(&dir.path().join("none.toml")).expect_err("no file").to_string();
     assert!(missing.contains("none.toml"), "{missing}");
@@ -286,4 +293,5 @@ fn the_documented_configuration_is_one() {
     let config = Config::resolve(settings, 2).expect("resolves");
     assert_eq!(config.plugins.len(), 3);
     assert_eq!(config.limits.queue_max, 256);
+    assert_eq!(config.adapter_sources.len(), 2);
 }

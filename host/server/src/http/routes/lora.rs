@@ -1,5 +1,5 @@
 //! Adapters at run time as vLLM has them: on the admin listener always, on the public one where the
-//! operator allows it. Loads from nowhere but below the configured roots.
+//! operator allows it. Loads from nowhere but below the configured roots and sources.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use lora::LoraError;
 use serde::{Deserialize, Serialize};
+use sources::SourceError;
 
 use crate::assemble::adapters::{AdapterError, AdapterView, Adapters};
 use crate::http::state::HttpLimits;
@@ -79,8 +80,9 @@ async fn load(
     if lora_name.is_empty() || lora_path.as_os_str().is_empty() {
         return Err(ApiError::invalid("both 'lora_name' and 'lora_path' must be provided"));
     }
+    let files = adapters.files(&lora_name, lora_path, load_inplace).await?;
     let name = lora_name.clone();
-    let load = move || Ok(adapters.load_below_roots(&name, &lora_path, load_inplace)?);
+    let load = move || Ok(adapters.load_below_roots(&name, files, load_inplace)?);
     drop(blocking(load).await?);
     Ok(format!("Success: LoRA adapter '{lora_name}' added successfully."))
 }
@@ -105,8 +107,23 @@ impl From<AdapterError> for ApiError {
             AdapterError::Timeout { .. } | AdapterError::Lora(LoraError::Busy { .. }) => {
                 Self::unavailable(&message)
             }
+            AdapterError::Source(error) => source(&error, message),
             AdapterError::Lora(LoraError::Unknown { .. }) => Self::not_found(message),
             _ => Self::invalid(message).with_code("adapter_refused"),
         }
+    }
+}
+
+/// What could not be fetched: the caller's mistake, this server's bounds, or the other side's fault.
+fn source(error: &SourceError, message: String) -> ApiError {
+    match error {
+        SourceError::NotAllowed { .. } | SourceError::Location { .. } => {
+            ApiError::invalid_param("lora_path", message)
+        }
+        SourceError::Busy { .. } | SourceError::CacheFull { .. } | SourceError::Timeout { .. } => {
+            ApiError::unavailable(&message)
+        }
+        SourceError::Cache { .. } => ApiError::internal(error),
+        _ => ApiError::invalid_param("lora_path", message).with_code("adapter_not_fetched"),
     }
 }
