@@ -33,6 +33,8 @@ falls_back() {
 refuse_start 'find a device for the model' --device cuda
 built=yes lines=1
 grep -q 'not built with cuda' "$WORK/log" && built=no lines=0
+# The text of the error is one line too, whatever the environment asks of backtraces.
+[ "$built" = no ] || grep -q 'there is no driver' "$WORK/log" || fail "the reason is not said"
 echo "built with cuda: $built; device=cuda is refused with: $(grep -o 'find a device.*' "$WORK/log" | head -1)"
 refuse_start 'find a device for the model' --device cuda --tensor-parallel-size 2
 falls_back "$lines" --device auto

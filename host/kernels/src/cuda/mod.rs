@@ -151,7 +151,8 @@ pub fn device() -> Result<Device, KernelError> {
 /// As of [`device`].
 pub fn device_at(ordinal: usize) -> Result<Device, KernelError> {
     // A stream of its own: that of the calling thread would be another one in the thread that serves.
-    let device = Device::new_cuda_with_stream(ordinal)?;
+    let device = Device::new_cuda_with_stream(ordinal)
+        .map_err(|error| KernelError::no_device(ordinal, &error.to_string()))?;
     if let Device::Cuda(device) = &device {
         // Events keep streams that share memory apart. With them an allocation makes two events and a
         // launch waits for one and records one per operand, which is most of what it costs the host, and
