@@ -16,6 +16,7 @@ use crate::config::EngineConfig;
 use crate::constraint::Constraint;
 use crate::course::Course;
 use crate::error::{EngineError, SubmitError};
+use crate::logits::{DevicePlace, LogitsPlace};
 use crate::metrics::EngineMetrics;
 use crate::shared::{EngineStats, Shared};
 use crate::stream::{EngineRequest, OutputStream};
@@ -54,6 +55,18 @@ impl Engine {
     /// Limits that can't be, or too little memory.
     pub fn start(
         model: Box<dyn CausalLm>,
+        config: EngineConfig,
+    ) -> Result<EngineHandle, EngineError> {
+        Self::start_at(model, Arc::new(DevicePlace), config)
+    }
+
+    /// [`Self::start`] where logits are reached as `place` has it.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_at(
+        model: Box<dyn CausalLm>,
+        place: Arc<dyn LogitsPlace>,
         config: EngineConfig,
     ) -> Result<EngineHandle, EngineError> {
         config.validate()?;
@@ -95,7 +108,7 @@ impl Engine {
         };
         let (commands, receiver) = channel();
         let (ending, ended) = watch::channel(false);
-        let worker = Worker::new(model, kv, scheduler, (Arc::clone(&shared), config));
+        let worker = Worker::new((model, kv), place, scheduler, (Arc::clone(&shared), config));
         std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || {

@@ -3,7 +3,7 @@
 //! Parts: [`handle`] (the async door), [`stream`] (what goes through it), `admission` (the bounds of
 //! the queue), [`config`], [`error`], [`metrics`], `worker` (the thread's loop), `step` (one step),
 //! `pace` (how long steps take and may take), `ngram` and `speculation` (guesses, and whether they
-//! pay), `logits` and `sampler` (logits to token), `pooling` (hidden states to their mean),
+//! pay), [`logits`] and `sampler` (logits to token), `pooling` (hidden states to their mean),
 //! [`constraint`] (masks from outside), `sequence` (what a running request keeps), `course` (what of it is
 //! told while it runs).
 //!
@@ -19,6 +19,7 @@ pub mod constraint;
 mod course;
 pub mod error;
 pub mod handle;
+pub mod logits;
 pub mod metrics;
 mod ngram;
 mod pace;
@@ -36,6 +37,7 @@ pub use constraint::{Constraint, ConstraintDriver, Mask, constraint};
 pub use course::Timing;
 pub use error::{EngineError, SubmitError};
 pub use handle::{Engine, EngineHandle};
+pub use logits::{DevicePlace, LogitsPlace};
 pub use metrics::EngineMetrics;
 pub use shared::EngineStats;
 pub use stream::{EngineEvent, EngineRequest, OutputStream, Progress};

@@ -49,15 +49,7 @@ pub(crate) fn sample(
     params: &SamplingParams,
     history: &History<'_>,
 ) -> Result<TokenId, SampleError> {
-    // A greedy choice needs no draw, and a generator costs more than a small row.
-    let draw = if params.is_greedy() { 0.0 } else { draw(params.seed, history.output_tokens) };
-    let choice = SampleParams {
-        temperature: params.temperature,
-        top_k: params.top_k,
-        top_p: params.top_p,
-        min_p: params.min_p,
-        draw,
-    };
+    let choice = choice(params, history.output_tokens);
     let choice = choice.checked().map_err(|error| SampleError::Params(error.to_string()))?;
     SCRATCH.with_borrow_mut(|Scratch { logits: adjusted, rows }| {
         if !adjusts(params, history) {
@@ -70,6 +62,33 @@ pub(crate) fn sample(
         adjust(adjusted, params, history);
         Ok(token_id(rows.sample(adjusted, &choice)?))
     })
+}
+
+/// The numbers of the draw that has so many before it.
+fn choice(params: &SamplingParams, nth: u32) -> SampleParams {
+    SampleParams {
+        temperature: params.temperature,
+        top_k: params.top_k,
+        top_p: params.top_p,
+        min_p: params.min_p,
+        // A greedy choice needs no draw, and a generator costs more than a small row.
+        draw: if params.is_greedy() { 0.0 } else { draw(params.seed, nth) },
+    }
+}
+
+/// The numbers of the next `rows` draws, where [`sample`] would look at nothing but them and the logits;
+/// `None` where it changes logits first or would refuse the numbers.
+pub(crate) fn draws(
+    params: &SamplingParams,
+    history: &History<'_>,
+    rows: usize,
+) -> Option<Vec<SampleParams>> {
+    if adjusts(params, history) {
+        return None;
+    }
+    let nth = |row: usize| choice(params, history.output_tokens.saturating_add(row as u32));
+    let draws: Vec<_> = (0..rows).map(nth).collect();
+    draws.iter().all(|draw| draw.checked().is_ok()).then_some(draws)
 }
 
 /// Whether counts of tokens change the logits.

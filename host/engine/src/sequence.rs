@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kernels::SampleParams;
 use lora::Adapter;
 use models::ModelConfig;
 use request::{Digest, FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
@@ -13,6 +14,7 @@ use crate::admission::Ticket;
 use crate::command::{Job, Task};
 use crate::constraint::Constraint;
 use crate::course::Course;
+use crate::logits::Row;
 use crate::pooling::MeanPool;
 use crate::sampler::{self, History, SampleError};
 use crate::speculation::Speculation;
@@ -149,10 +151,10 @@ impl Sequence {
     }
 
     /// Log probabilities of the prompt's tokens behind the rows from `start` on.
-    pub(crate) fn read_prompt(
+    pub(crate) fn read_prompt<'a>(
         &mut self,
         start: usize,
-        rows: std::slice::ChunksExact<'_, f32>,
+        rows: impl Iterator<Item = Row<'a>>,
     ) -> Result<(), SampleError> {
         let top = self.sampling.prompt_logprobs.unwrap_or_default();
         if self.prompt_logprobs.is_empty() {
@@ -162,7 +164,7 @@ impl Sequence {
             let position = start + offset + 1;
             // After a preemption rows come again; what is known is kept.
             if position == self.prompt_logprobs.len()
-                && let Some(token) = self.prompt.get(position)
+                && let (Row::Logits(row), Some(token)) = (row, self.prompt.get(position))
             {
                 let logprob = sampler::logprob(row, *token, top);
                 self.prompt_logprobs.push(Some(logprob.map_err(SampleError::from)?));
@@ -171,12 +173,38 @@ impl Sequence {
         Ok(())
     }
 
+    /// How its next tokens can be drawn by whoever knows the logits alone, one for each of `rows`; `None`
+    /// where they depend on more, or more than tokens is wanted.
+    pub(crate) fn draws(&self, rows: usize) -> Option<Vec<SampleParams>> {
+        let logprobs = self.needs_prompt_rows() || self.sampling.logprobs.is_some();
+        if self.pool.is_some() || self.constraint.is_some() || logprobs {
+            return None;
+        }
+        sampler::draws(&self.sampling, &self.history(), rows)
+    }
+
+    fn history(&self) -> History<'_> {
+        History {
+            prompt: &self.prompt_tokens,
+            output_counts: &self.output_counts,
+            output_tokens: self.output_tokens,
+            end_tokens: &self.end_tokens,
+        }
+    }
+
     /// Chooses the next token; a reason means that the answer ends with it, or before it where there
     /// is none.
     pub(crate) fn choose(
         &mut self,
-        row: &[f32],
+        row: Row<'_>,
     ) -> Result<(Option<Chosen>, Option<FinishReason>), ChooseError> {
+        let row = match row {
+            Row::Logits(row) => row,
+            Row::Token(token) => {
+                let (token, reason) = self.take((token, None));
+                return Ok((Some(token), reason));
+            }
+        };
         let bounded = match &self.constraint {
             None => None,
             Some(constraint) => {
@@ -188,13 +216,8 @@ impl Sequence {
                 Some(bounded)
             }
         };
-        let history = History {
-            prompt: &self.prompt_tokens,
-            output_counts: &self.output_counts,
-            output_tokens: self.output_tokens,
-            end_tokens: &self.end_tokens,
-        };
-        let token = sampler::sample(bounded.as_deref().unwrap_or(row), &self.sampling, &history)?;
+        let logits = bounded.as_deref().unwrap_or(row);
+        let token = sampler::sample(logits, &self.sampling, &self.history())?;
         if let Some(constraint) = &self.constraint {
             constraint.tell(token);
         }
@@ -202,9 +225,15 @@ impl Sequence {
             Some(top) => Some(sampler::logprob(row, token, top).map_err(SampleError::from)?),
             None => None,
         };
+        let (token, reason) = self.take((token, logprob));
+        Ok((Some(token), reason))
+    }
+
+    /// Takes a token as the next one; a reason means that the answer ends with it.
+    fn take(&mut self, (token, logprob): Chosen) -> (Chosen, Option<FinishReason>) {
         if self.sampling.max_tokens == 0 {
             // Only the prompt's log probabilities were wanted.
-            return Ok((Some((token, None)), Some(FinishReason::Length)));
+            return ((token, None), Some(FinishReason::Length));
         }
         self.output_tokens += 1;
         if sampler::needs_counts(&self.sampling) {
@@ -215,7 +244,7 @@ impl Sequence {
         } else {
             (self.output_tokens >= self.sampling.max_tokens).then_some(FinishReason::Length)
         };
-        Ok((Some((token, logprob)), reason))
+        ((token, logprob), reason)
     }
 
     /// Tells of a token that was chosen. One that ends the answer as a stop is no part of it, but is told with

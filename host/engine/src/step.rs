@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use candle_core::{Storage, Tensor};
+use candle_core::Tensor;
 use models::{ForwardBatch, ModelError, SequenceSpan};
 use request::{AdapterGeneration, FinishReason, TokenId};
 use scheduler::{ScheduledSequence, Scheduler, SchedulerOutput, SeqId, StepLimits};
 
+use crate::logits::{Rows, Wish, on_host, read};
 use crate::metrics::StepReport;
 use crate::ngram;
 use crate::sequence::{ChooseError, Chosen, Sequence};
@@ -55,8 +56,7 @@ impl Worker {
         // Who leaves must not be held by a batch that has run.
         self.batch.adapters.clear();
         let sampled = forward.map_err(|error| error.to_string()).and_then(|(logits, hidden)| {
-            let vocab_size = self.model.config().vocab_size;
-            let sampled = on_host(&logits, |rows| self.sample(&wanted, rows, vocab_size))??;
+            let sampled = self.read_and_sample(&wanted, &logits)?;
             if let Some(hidden) = hidden {
                 on_host(&hidden, |rows| self.pool(&wanted, rows))?;
             }
@@ -198,17 +198,28 @@ impl Worker {
         wanted
     }
 
-    /// Turns logits into prompt log probabilities and tokens, sequence by sequence on all threads.
-    fn sample(
+    /// Tokens of a step's logits, drawn where they lie as far as that can be.
+    fn read_and_sample(
         &mut self,
         wanted: &[Wanted],
-        logits: &[f32],
-        vocab_size: usize,
+        logits: &Tensor,
     ) -> Result<Vec<Sampled>, String> {
+        let vocab_size = self.model.config().vocab_size;
         let rows = wanted.last().map_or(0, |wanted| wanted.rows.end);
-        if logits.len() != rows * vocab_size {
-            return Err(format!("{} logits for {rows} rows of {vocab_size}", logits.len()));
+        if logits.dims() != [rows, vocab_size] {
+            let found = logits.dims();
+            return Err(format!("logits {found:?} for {rows} rows of {vocab_size}"));
         }
+        let place = Arc::clone(&self.place);
+        let mut asked = Vec::new();
+        if !place.is_host(logits) {
+            asked.extend(wanted.iter().flat_map(|wanted| wishes(&self.sequences, wanted)));
+        }
+        read(&*place, (logits, vocab_size), &asked, |rows| self.sample(wanted, rows))
+    }
+
+    /// Turns logits into prompt log probabilities and tokens, sequence by sequence on all threads.
+    fn sample(&mut self, wanted: &[Wanted], rows: &Rows<'_>) -> Vec<Sampled> {
         let mut work: Vec<Mutex<(Option<&mut Sequence>, Sampled)>> = Vec::new();
         work.resize_with(wanted.len(), Mutex::default);
         let places: HashMap<SeqId, usize> =
@@ -222,14 +233,12 @@ impl Worker {
         kernels::for_tasks(work.len(), |place| {
             let (sequence, sampled) =
                 &mut *work[place].lock().unwrap_or_else(PoisonError::into_inner);
-            let rows = &wanted[place].rows;
-            let logits = &logits[rows.start * vocab_size..rows.end * vocab_size];
             if let Some(sequence) = sequence {
-                *sampled = sample_one(sequence, &wanted[place], scheduler, (logits, vocab_size));
+                *sampled = sample_one(sequence, &wanted[place], scheduler, rows);
             }
         });
         let sampled = work.into_iter().map(|one| one.into_inner());
-        Ok(sampled.map(|one| one.unwrap_or_else(PoisonError::into_inner).1).collect())
+        sampled.map(|one| one.unwrap_or_else(PoisonError::into_inner).1).collect()
     }
 
     /// Tells each sequence of its new tokens, and takes out those that have ended.
@@ -318,20 +327,6 @@ impl Worker {
     }
 }
 
-/// Reads a tensor where it lies, if that is the host; a copy of it otherwise.
-fn on_host<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R, String> {
-    {
-        let (storage, layout) = tensor.storage_and_layout();
-        if let (Storage::Cpu(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets())
-        {
-            let floats = storage.as_slice::<f32>().map_err(|error| error.to_string())?;
-            return Ok(read(&floats[from..to]));
-        }
-    }
-    let flat = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
-    Ok(read(&flat.map_err(|error| error.to_string())?))
-}
-
 /// Index of the first row of a sequence's part that is wanted: all of the prompt's for prompt
 /// logprobs or hidden states, else the last that is no guess if it gives a token, and the guesses.
 fn first_wanted(sequence: &Sequence, part: &ScheduledSequence) -> usize {
@@ -342,19 +337,26 @@ fn first_wanted(sequence: &Sequence, part: &ScheduledSequence) -> usize {
     part.rows - part.drafts - usize::from(part.samples)
 }
 
+/// How the rows of one sequence are to come to the host.
+fn wishes(sequences: &HashMap<SeqId, Sequence>, wanted: &Wanted) -> Vec<Wish> {
+    let count = wanted.rows.len();
+    let draws = sequences.get(&wanted.part.id).and_then(|sequence| sequence.draws(count));
+    draws.map_or_else(|| vec![None; count], |draws| draws.into_iter().map(Some).collect())
+}
+
 /// Chooses a sequence's next tokens: behind its last one, and on while guesses are what would have
 /// been chosen anyway. Each choice sees the history it would see without guesses.
 fn sample_one(
     sequence: &mut Sequence,
     wanted: &Wanted,
     scheduler: &Scheduler,
-    (logits, vocab_size): (&[f32], usize),
+    rows: &Rows<'_>,
 ) -> Sampled {
     let mut sampled = Sampled::default();
     if sequence.pool.is_some() {
         return sampled;
     }
-    let rows = logits.chunks_exact(vocab_size);
+    let rows = wanted.rows.clone().map(|row| rows.get(row));
     if sequence.needs_prompt_rows() {
         sampled.failed = sequence.read_prompt(wanted.start, rows.clone()).err().map(Into::into);
     }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::command::{Command, Job};
 use crate::config::EngineConfig;
 use crate::handle::party;
+use crate::logits::LogitsPlace;
 use crate::pace::{Pace, Targets};
 use crate::sequence::Sequence;
 use crate::shared::{EngineStats, Shared};
@@ -21,6 +22,7 @@ use crate::shared::{EngineStats, Shared};
 pub(crate) struct Worker {
     pub(crate) model: Box<dyn CausalLm>,
     pub(crate) kv: KvCache,
+    pub(crate) place: Arc<dyn LogitsPlace>,
     pub(crate) scheduler: Scheduler,
     pub(crate) shared: Arc<Shared>,
     pub(crate) config: EngineConfig,
@@ -39,8 +41,8 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(
-        model: Box<dyn CausalLm>,
-        kv: KvCache,
+        (model, kv): (Box<dyn CausalLm>, KvCache),
+        place: Arc<dyn LogitsPlace>,
         scheduler: Scheduler,
         (shared, config): (Arc<Shared>, EngineConfig),
     ) -> Self {
@@ -51,6 +53,7 @@ impl Worker {
         Self {
             model,
             kv,
+            place,
             scheduler,
             shared,
             config,

@@ -63,6 +63,14 @@ pub enum KernelError {
         /// The op.
         op: &'static str,
     },
+    /// A CUDA device that is not there or can't be used.
+    #[error("no cuda device {ordinal}: {reason}")]
+    NoDevice {
+        /// Its number.
+        ordinal: usize,
+        /// Why, in one line.
+        reason: String,
+    },
     /// Ranks on CUDA devices in a build without NCCL.
     #[error("{op}: not built with nccl")]
     NotBuiltWithNccl {
@@ -98,4 +106,34 @@ pub enum KernelError {
     /// The tensor library refused.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl KernelError {
+    /// What the tensor library says of a device that it can't open, in one line: it may add a backtrace, and
+    /// a driver that is missing can't name its own status.
+    #[cfg(any(feature = "cuda", test))]
+    pub(crate) fn no_device(ordinal: usize, said: &str) -> Self {
+        let line = said.lines().next().unwrap_or_default();
+        let reason = match line.contains("CUDA_ERROR_NO_DEVICE") {
+            true => "there is no driver, or it has no device".to_owned(),
+            false => line.to_owned(),
+        };
+        Self::NoDevice { ordinal, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_missing_is_told_in_one_line() {
+        let check = |said, expect| {
+            assert_eq!(KernelError::no_device(1, said).to_string(), expect);
+        };
+        let missing = "DriverError(CUDA_ERROR_NO_DEVICE, \"<Failure when calling>\")\n   0: frame";
+        check(missing, "no cuda device 1: there is no driver, or it has no device");
+        check("CublasError(1)\n   0: frame", "no cuda device 1: CublasError(1)");
+        check("", "no cuda device 1: ");
+    }
 }

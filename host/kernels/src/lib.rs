@@ -50,7 +50,7 @@ pub use ops::lora_shrink::{LoraPair, LoraSegment, PairCut, lora_shrink};
 pub use ops::paged_attention::{AttentionShape, has_device_kernel, paged_attention};
 pub use ops::rms_norm::rms_norm;
 pub use ops::rope::{RopeAngles, RopeConfig, RopeScaling, RopeTable, rope};
-pub use ops::sample::{BadLogit, LogitRows, SampleParams, SampleRow};
+pub use ops::sample::{BadLogit, LogitRows, NOT_FINITE, SampleParams, SampleRow, sample};
 pub use ops::silu_mul::silu_mul;
 pub use ops::softcap::softcap;
 pub use pool::{Pool, THREADS_MAX, for_tasks};

@@ -5,8 +5,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::cuda::refuse;
 use crate::{
-    AttentionShape, KernelError, KvGeometry, LoraSegment, PagedPlan, RopeAngles, WeightBytes,
-    WeightFormat,
+    AttentionShape, KernelError, KvGeometry, LoraSegment, PagedPlan, RopeAngles, SampleParams,
+    WeightBytes, WeightFormat,
 };
 
 /// Nothing was made.
@@ -120,4 +120,8 @@ pub(crate) fn softcap(_: &Tensor, _: f32) -> Result<Tensor, KernelError> {
 
 pub(crate) fn add(_: &Tensor, _: &Tensor) -> Result<Tensor, KernelError> {
     refuse("add")
+}
+
+pub(crate) fn sample(_: &Tensor, _: &[SampleParams]) -> Result<Vec<u32>, KernelError> {
+    refuse("sample")
 }

@@ -6,11 +6,13 @@
 
 mod made;
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Tensor};
+use kernels::SampleParams;
 use lora::Adapter;
 use made::{BILLION, BLOCK_TOKENS, CONTEXT, TINY, batch, write_adapter, write_model};
 use models::{
@@ -25,8 +27,11 @@ const ADAPTERS: [usize; 4] = [0, 1, 32, 256];
 /// Bytes that the bandwidth is measured on, more than any cache holds.
 const COPY_BYTES: usize = 512 << 20;
 const ROUNDS: usize = 20;
+/// A draw as chats have it.
+const DRAW: SampleParams =
+    SampleParams { temperature: 0.8, top_k: 0, top_p: 0.95, min_p: 0.0, draw: 0.5 };
 
-/// Seconds of a step, its logits on the host: what an engine waits for.
+/// Seconds of a step, a token drawn of each row on the device: what an engine waits for.
 fn seconds(
     model: &mut dyn CausalLm,
     kv: &mut KvCache,
@@ -34,7 +39,8 @@ fn seconds(
 ) -> Result<f64, Failure> {
     let mut step = || -> Result<(), Failure> {
         let logits = model.forward(batch, kv)?;
-        std::hint::black_box(logits.to_device(&Device::Cpu)?);
+        let rows = vec![DRAW; batch.logits_rows.len()];
+        std::hint::black_box(kernels::sample(&logits, &rows)?);
         Ok(())
     };
     // Adapters are copied by the first.
@@ -101,6 +107,25 @@ fn table(
     Ok(())
 }
 
+/// As many as are ever needed, made on all processors.
+fn adapters(dir: &Path, config: &ModelConfig) -> Vec<Arc<Adapter>> {
+    let indices: Vec<usize> = (0..ADAPTERS[ADAPTERS.len() - 1]).collect();
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let share = indices.len().div_ceil(threads);
+    let make = |index: &usize| {
+        // Each its own numbers, or they would be one adapter.
+        let mut state = 2 + *index as u32;
+        write_adapter(&dir.join(index.to_string()), config, &mut state)
+    };
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = indices
+            .chunks(share)
+            .map(|part| scope.spawn(move || part.iter().map(make).collect::<Vec<_>>()))
+            .collect();
+        parts.into_iter().flat_map(|part| part.join().expect("adapters are made")).collect()
+    })
+}
+
 fn main() -> Result<(), Failure> {
     let device = match DeviceChoice::Cuda.place() {
         Ok(placement) => placement.device,
@@ -118,9 +143,6 @@ fn main() -> Result<(), Failure> {
     let mut state = 1;
     write_model(dir.path(), config, &mut state);
     let config = ModelConfig::from_dir(dir.path())?;
-    let adapters: Vec<_> = (0..ADAPTERS[ADAPTERS.len() - 1])
-        .map(|index| write_adapter(&dir.path().join(index.to_string()), &config, &mut state))
-        .collect();
     let bandwidth = bandwidth(&device)?;
     println!("{:.0} GB/s read and written by copies; shares are of this", bandwidth / 1e9);
     let formats = [("f16", None), ("q8_0", Some(Quantization::Q8_0))];
@@ -129,6 +151,8 @@ fn main() -> Result<(), Failure> {
         println!("\n{name} in {format}, {CONTEXT} positions a sequence, adapters of rank 16\n");
         let options =
             LoadOptions { device: device.clone(), quantization, ..LoadOptions::default() };
+        // Anew for each: a device keeps them in the type of the model that they are used with.
+        let adapters = adapters(dir.path(), &config);
         table((dir.path(), &adapters), &options, bandwidth)?;
     }
     Ok(())

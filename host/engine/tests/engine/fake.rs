@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use engine::{
-    Engine, EngineConfig, EngineError, EngineEvent, EngineHandle, EngineRequest, OutputStream,
+    Engine, EngineConfig, EngineError, EngineEvent, EngineHandle, EngineRequest, LogitsPlace,
+    OutputStream,
 };
 use models::{BatchError, CausalLm, ForwardBatch, KvCache, KvFormat, ModelConfig, ModelError};
 use request::{FinishReason, SamplingParams, TokenId, TokenLogprob, Usage};
@@ -135,6 +136,12 @@ pub(crate) fn model_config() -> ModelConfig {
 /// An engine around a fake that never waits.
 pub(crate) fn start(config: EngineConfig) -> EngineHandle {
     try_start(config).unwrap()
+}
+
+/// The same, its logits reached as `place` has it.
+pub(crate) fn start_fake_at(place: Arc<dyn LogitsPlace>, config: EngineConfig) -> EngineHandle {
+    let fake = Fake { config: model_config(), device: Device::Cpu, gate: None };
+    Engine::start_at(Box::new(fake), place, config).unwrap()
 }
 
 /// An engine around a fake that never waits, if the settings can be.

@@ -9,6 +9,7 @@ mod door;
 mod failures;
 mod fake;
 mod limits;
+mod places;
 mod pooling;
 mod reading;
 mod speculation;

@@ -9,7 +9,7 @@ use request::{SamplingParams, TokenId};
 use crate::composition::{Fixture, configs, start};
 use crate::fake::{END, Said, ask, greedy, read};
 
-fn speculative(tokens: usize, min: usize) -> SpeculativeConfig {
+pub(crate) fn speculative(tokens: usize, min: usize) -> SpeculativeConfig {
     SpeculativeConfig {
         num_speculative_tokens: tokens,
         prompt_lookup_min: min,
@@ -19,7 +19,7 @@ fn speculative(tokens: usize, min: usize) -> SpeculativeConfig {
 }
 
 /// Everything that may change an answer, in random company.
-fn sampling(random: &mut StdRng) -> SamplingParams {
+pub(crate) fn sampling(random: &mut StdRng) -> SamplingParams {
     let mut params = greedy(random.random_range(1..=60));
     if random.random_bool(0.5) {
         params.temperature = random.random_range(0.05..1.3);
@@ -46,7 +46,7 @@ fn sampling(random: &mut StdRng) -> SamplingParams {
     params
 }
 
-async fn answers(
+pub(crate) async fn answers(
     engine: &EngineHandle,
     fixture: &Fixture,
     asked: &[(usize, Vec<TokenId>, SamplingParams)],

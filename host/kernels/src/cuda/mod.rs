@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute;
+use candle_core::cuda_backend::cudarc::driver::result::{device, mem_pool};
+use candle_core::cuda_backend::cudarc::driver::sys::{
+    CUfunction_attribute, CUmemPool_attribute, CUresult,
+};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaStream, LaunchConfig, PushKernelArg,
 };
@@ -148,5 +151,39 @@ pub fn device() -> Result<Device, KernelError> {
 /// As of [`device`].
 pub fn device_at(ordinal: usize) -> Result<Device, KernelError> {
     // A stream of its own: that of the calling thread would be another one in the thread that serves.
-    Ok(Device::new_cuda_with_stream(ordinal)?)
+    let device = Device::new_cuda_with_stream(ordinal)
+        .map_err(|error| KernelError::no_device(ordinal, &error.to_string()))?;
+    if let Device::Cuda(device) = &device {
+        // Events keep streams that share memory apart. With them an allocation makes two events and a
+        // launch waits for one and records one per operand, which is most of what it costs the host, and
+        // nothing could be captured: a capture must not wait for an event from outside.
+        // SAFETY: the device has been given to nobody yet. It has one stream, which it gives to all that
+        // use it, NCCL too, and tensors of different devices are never operands of one launch.
+        unsafe { device.disable_event_tracking() };
+        keep_freed_memory(device)?;
+    }
+    Ok(device)
+}
+
+/// Has a device keep what tensors give back for those to come: unless it is told, it hands all of it to the
+/// system whenever somebody waits for it, and the next step asks for it again.
+fn keep_freed_memory(device: &CudaDevice) -> Result<(), KernelError> {
+    let stream = device.cuda_stream();
+    let context = stream.context();
+    context.bind_to_thread().w()?;
+    let mut most = u64::MAX;
+    let value = (&raw mut most).cast();
+    // SAFETY: the context's own device, whose pool lives as long as the device; the attribute is a u64,
+    // which is read before the call returns.
+    let told = unsafe {
+        device::get_default_mem_pool(context.cu_device()).and_then(|pool| {
+            let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            mem_pool::set_attribute(pool, threshold, value)
+        })
+    };
+    match told {
+        // Devices without pools allocate in another way.
+        Err(error) if error.0 == CUresult::CUDA_ERROR_NOT_SUPPORTED => Ok(()),
+        told => Ok(told.w()?),
+    }
 }

@@ -57,7 +57,14 @@ pub(crate) fn add_adapters(
     lora_expand(y, &hidden, &table, &step)
 }
 
-/// The copy of a pair.
+/// Floats as a file would have them: devices' hosts have the order of bytes that files have.
+fn bytes_of(floats: &[f32]) -> &[u8] {
+    const { assert!(cfg!(target_endian = "little")) };
+    // SAFETY: initialised floats, which have no padding, read as bytes.
+    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
+}
+
+/// The copy of a pair, in the type of the model that it was first used with: adapters are one model's.
 fn on_device(
     pair: &LoraPair,
     dtype: DType,
@@ -65,13 +72,10 @@ fn on_device(
 ) -> Result<Arc<DevicePair>, KernelError> {
     let made = pair.memo().get(|| {
         let (a, b) = pair.halves();
-        let bytes = |floats: &[f32]| -> Vec<u8> {
-            floats.iter().flat_map(|value| value.to_le_bytes()).collect()
-        };
-        let (a, b) = (bytes(&a), bytes(&b));
+        let (a, b) = (bytes_of(&a), bytes_of(&b));
         let (rank, format) = (pair.rank(), WeightFormat::F32);
-        let a = WeightBytes::new(&a, format, rank, pair.in_features())?;
-        let b = WeightBytes::new(&b, format, pair.out_features(), rank)?;
+        let a = WeightBytes::new(a, format, rank, pair.in_features())?;
+        let b = WeightBytes::new(b, format, pair.out_features(), rank)?;
         Ok(Arc::new(DevicePair::new((&a, &b), pair.scale(), dtype, device)?))
     })?;
     Ok(Arc::clone(made))

@@ -1,7 +1,7 @@
 //! The way from the ops as models call them to the device's own: what is held on a device, what of a step
 //! is copied there once, and which kernels a product takes.
 //!
-//! Nothing here waits for the device. A build without CUDA has `on_device_disabled.rs` in its place.
+//! Nothing here waits for the device but [`sample`], which ends a step. A build without CUDA has `on_device_disabled.rs` in its place.
 
 mod lora;
 mod weights;
@@ -14,8 +14,10 @@ use candle_core::{DType, Device, Tensor};
 use crate::launch::ElementType;
 use crate::ops::kv_write::cuda as kv;
 use crate::ops::paged_attention::cuda as attention;
-use crate::ops::{rms_norm as norm, rope as turn, silu_mul as gate};
-use crate::{AttentionShape, KernelError, KvFormat, KvGeometry, PagedPlan, RopeAngles};
+use crate::ops::{rms_norm as norm, rope as turn, sample as draw, silu_mul as gate};
+use crate::{
+    AttentionShape, KernelError, KvFormat, KvGeometry, PagedPlan, RopeAngles, SampleParams,
+};
 
 pub(crate) use lora::add_adapters;
 pub(crate) use weights::{Linear, Table, gather};
@@ -162,4 +164,9 @@ pub(crate) fn softcap(x: &Tensor, cap: f32) -> Result<Tensor, KernelError> {
 /// [`crate::add`].
 pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor, KernelError> {
     Ok((x + y)?)
+}
+
+/// [`crate::sample`].
+pub(crate) fn sample(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<u32>, KernelError> {
+    Ok(draw::cuda::sample(logits, params, &[])?.to_vec1()?)
 }

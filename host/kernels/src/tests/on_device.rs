@@ -174,4 +174,17 @@ fn products_and_sampling() {
         sample::LogitAdjustment { row: 1, token: 2, repetition: 1.0, subtract: 0.0, add: 2.0 };
     let tokens = sample::cuda::sample(&logits, &[greedy; 2], &[bias]).unwrap();
     assert_eq!(tokens.to_vec1::<u32>().unwrap(), [1, 2]);
+    // The same draws as on the host, of a vocabulary as large as models have.
+    let host = from_host(random.floats(6 * 128_256), (6, 128_256)).unwrap();
+    let drawn = |draw| sample::SampleParams { temperature: 0.7, draw, ..greedy };
+    let params = [
+        greedy,
+        drawn(0.4),
+        sample::SampleParams { top_k: 50, ..drawn(0.9) },
+        sample::SampleParams { top_p: 0.9, ..drawn(0.2) },
+        sample::SampleParams { min_p: 0.05, ..drawn(0.6) },
+        sample::SampleParams { top_k: 20, top_p: 0.95, ..drawn(0.99) },
+    ];
+    let there = host.to_device(&device).unwrap();
+    assert_eq!(crate::sample(&there, &params).unwrap(), crate::sample(&host, &params).unwrap());
 }

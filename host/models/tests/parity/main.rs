@@ -23,7 +23,10 @@ use std::path::PathBuf;
 const ARCHITECTURES: [&str; 8] =
     ["llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma2", "gemma3_text"];
 
-/// Folder of one architecture's fixture.
+/// Folder of one architecture's fixture. Whoever carries the tests to a machine without a checkout says
+/// where the crate would be, as cargo does.
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(name)
+    let carried = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let root = carried.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    root.join("../../tests/fixtures/models").join(name)
 }

@@ -1,8 +1,10 @@
 //! Sampling on every machine: the very token that the specification names.
 
 use super::device::{Memory, choose, items_of};
-use super::{LogitAdjustment, NOT_FINITE, SampleParams, scalar};
+use super::{LogitAdjustment, NOT_FINITE, SampleParams, sample, scalar};
+use crate::KernelError;
 use crate::ops::testing::Random;
+use crate::tensor::from_host;
 use crate::tests::{Machine, on_machines};
 
 const GREEDY: SampleParams =
@@ -59,6 +61,8 @@ fn chooses_what_the_specification_chooses() {
             let mut logit = || (random.below(distinct) as f32 / distinct as f32 - 0.5) * 12.0;
             let logits: Vec<f32> = (0..vocab * cases.len()).map(|_| logit()).collect();
             let found = on_machine(machine, &logits, &cases, &[]);
+            let tensor = from_host(logits.clone(), (cases.len(), vocab)).unwrap();
+            assert_eq!(sample(&tensor, &cases).unwrap(), found, "the host's");
             for ((params, logits), found) in cases.iter().zip(logits.chunks(vocab)).zip(found) {
                 let expected = scalar::sample(logits, &params.checked().unwrap());
                 assert_eq!(found, expected, "{vocab} {distinct} {params:?}");
@@ -96,11 +100,34 @@ fn what_is_no_distribution_is_told() {
             let logits = [0.0, bad, 1.0, 0.0, 0.5, 1.0];
             let found = on_machine(machine, &logits, &[GREEDY; 2], &[]);
             assert_eq!(found, [NOT_FINITE, 2]);
+            assert_eq!(on_host(&logits, &[GREEDY; 2]).unwrap(), found);
         }
         let none = [f32::NEG_INFINITY; 3];
         let drawn = SampleParams { temperature: 1.0, ..GREEDY };
-        assert_eq!(on_machine(machine, &none, &[drawn], &[]), [NOT_FINITE]);
+        for params in [drawn, GREEDY] {
+            assert_eq!(on_machine(machine, &none, &[params], &[]), [NOT_FINITE]);
+            assert_eq!(on_host(&none, &[params]).unwrap(), [NOT_FINITE]);
+        }
     });
+}
+
+fn on_host(logits: &[f32], params: &[SampleParams]) -> Result<Vec<u32>, KernelError> {
+    let shape = (params.len(), logits.len() / params.len());
+    sample(&from_host(logits.to_vec(), shape)?, params)
+}
+
+#[test]
+fn rows_that_are_not_there_are_refused() {
+    let logits = from_host(vec![1.0, 2.0, 0.5, 3.0], (2, 2)).unwrap();
+    assert_eq!(sample(&logits, &[GREEDY; 2]).unwrap(), [1, 1]);
+    assert!(sample(&logits, &[GREEDY]).is_err());
+    assert!(sample(&logits.flatten_all().unwrap(), &[GREEDY; 4]).is_err());
+    assert!(sample(&logits, &[GREEDY, SampleParams { draw: 1.0, ..GREEDY }]).is_err());
+    let doubles = logits.to_dtype(candle_core::DType::F64).unwrap();
+    assert!(sample(&doubles, &[GREEDY; 2]).is_err());
+    let nothing = from_host(Vec::new(), (0, 2)).unwrap();
+    assert_eq!(sample(&nothing, &[]).unwrap(), [0; 0]);
+    assert!(sample(&from_host(Vec::new(), (2, 0)).unwrap(), &[GREEDY; 2]).is_err());
 }
 
 #[test]
