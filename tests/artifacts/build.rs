@@ -12,7 +12,8 @@ const VERSION: &str = "1.0.0";
 const OTHER_VERSIONS: &[(&str, &str)] = &[("2.0.0", ""), ("9.0.0", "preprocessor")];
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("root");
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let root = Path::new(&here).join("../..").canonicalize().expect("root");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     for path in ["plugins", "sdk", "wit", "tests/guests", "tests/artifacts/build.rs", "Cargo.lock"]
     {
