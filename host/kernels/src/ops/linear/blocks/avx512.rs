@@ -25,9 +25,9 @@ pub(super) unsafe fn gemm<F: Format>(
         // SAFETY: the caller has the instructions.
         row += unsafe {
             match rows_at_once(x.rows - row) {
-                1 => panels_by::<F, 1>(x, weight, out, row, &mut ahead),
-                2 => panels_by::<F, 2>(x, weight, out, row, &mut ahead),
-                _ => panels_by::<F, 4>(x, weight, out, row, &mut ahead),
+                1 => panels_by::<F, 1, false>(x, weight, out, row, &mut ahead),
+                2 => panels_by::<F, 2, true>(x, weight, out, row, &mut ahead),
+                _ => panels_by::<F, 4, true>(x, weight, out, row, &mut ahead),
             }
         };
     }
@@ -52,12 +52,14 @@ fn tiles(rows: usize, panels: usize) -> usize {
     (fours + rest / 2 + rest % 2) * panels.div_ceil(PANELS)
 }
 
-/// `M` rows from `row` on by all panels, [`PANELS`] at a time; returns `M`.
+/// `M` rows from `row` on by all panels, [`PANELS`] at a time; returns `M`. `ASKS` says whether
+/// lines are asked for in each run, or all those of a tile before it: there are few for a single row, and
+/// between its loads there is no time for anything.
 ///
 /// # Safety
 /// As [`gemm`].
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn panels_by<F: Format, const M: usize>(
+unsafe fn panels_by<F: Format, const M: usize, const ASKS: bool>(
     x: &Rows<'_>,
     weight: &Panels<'_>,
     out: &mut Columns<'_>,
@@ -66,13 +68,16 @@ unsafe fn panels_by<F: Format, const M: usize>(
 ) -> usize {
     for panel in (0..weight.panels).step_by(PANELS) {
         let at = (row, panel);
+        if !ASKS {
+            ahead.1.ask(ahead.0 * weight.runs);
+        }
         // SAFETY: the caller has the instructions.
         unsafe {
             match weight.panels - panel {
-                1 => tile::<F, M, 1>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
-                2 => tile::<F, M, 2>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
-                3 => tile::<F, M, 3>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
-                _ => tile::<F, M, PANELS>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
+                1 => tile::<F, M, 1, ASKS>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
+                2 => tile::<F, M, 2, ASKS>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
+                3 => tile::<F, M, 3, ASKS>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
+                _ => tile::<F, M, PANELS, ASKS>(x, weight, out, at, (ahead.0, &mut *ahead.1)),
             }
         }
     }
@@ -84,7 +89,7 @@ unsafe fn panels_by<F: Format, const M: usize>(
 /// # Safety
 /// As [`gemm`].
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn tile<F: Format, const M: usize, const N: usize>(
+unsafe fn tile<F: Format, const M: usize, const N: usize, const ASKS: bool>(
     x: &Rows<'_>,
     weight: &Panels<'_>,
     out: &mut Columns<'_>,
@@ -107,7 +112,7 @@ unsafe fn tile<F: Format, const M: usize, const N: usize>(
         }
     }
     for run in 0..runs {
-        if pace > 0 {
+        if ASKS {
             ahead.ask(pace);
         }
         let mut of_run = [(std::ptr::null(), std::ptr::null()); N];
