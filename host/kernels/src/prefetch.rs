@@ -34,24 +34,6 @@ impl Span {
     }
 }
 
-/// A line to be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Line(*const u8);
-
-impl Line {
-    /// The line that an address is in.
-    #[inline(always)]
-    pub(crate) fn at(address: *const u8) -> Self {
-        Self(address)
-    }
-
-    /// Asks for it, to the second cache. Changes no value.
-    #[inline(always)]
-    pub(crate) fn prefetch(self) {
-        prefetch(self.0);
-    }
-}
-
 /// Spans to be asked for while something else is computed.
 pub(crate) struct Ahead<'a> {
     spans: &'a mut dyn Iterator<Item = Span>,
@@ -109,18 +91,20 @@ impl<'a> Ahead<'a> {
     }
 }
 
+/// Asks for the line that an address is in, to the second cache. Changes no value.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn prefetch(line: *const u8) {
+pub(crate) fn prefetch(line: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
     // SAFETY: a prefetch of any address has no effect that can be seen.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
 }
 
+/// Processors that are not asked find out themselves.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
-fn prefetch(_line: *const u8) {}
+pub(crate) fn prefetch(_line: *const u8) {}
 
 #[cfg(test)]
 mod tests {

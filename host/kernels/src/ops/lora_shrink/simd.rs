@@ -1,4 +1,4 @@
-//! The vector body: two rows against a few ranks at a time, for `A` is read from afar.
+//! The vector body: a few rows against a few ranks at a time, for `A` is read from afar.
 
 use super::Rows;
 use crate::aligned::LANES;
@@ -14,20 +14,21 @@ pub(super) unsafe fn shrink<V: Vector>(x: &[f32], weight: &Rows<'_>, out: &mut [
         let a = weight.of(elements);
         let depth = weight.pair.in_features();
         let rank = weight.ranks.len();
-        let at_once = if V::REGISTERS == 32 { 4 } else { 2 };
-        for (x, out) in x.chunks(at_once * depth).zip(out.chunks_mut(at_once * rank)) {
-            let pairs = x.chunks(2 * depth).zip(out.chunks_mut(2 * rank));
-            if x.len() == 4 * depth {
-                ranks::<V, _, 4>(x, a, out);
-            } else {
-                for (x, out) in pairs {
-                    if x.len() == 2 * depth {
-                        ranks::<V, _, 2>(x, a, out);
-                    } else {
-                        ranks::<V, _, 1>(x, a, out);
-                    }
-                }
+        let (mut x, mut out) = (x, out);
+        while !x.is_empty() {
+            let rows = match x.len() / depth {
+                4.. if V::REGISTERS == 32 => 4,
+                2.. => 2,
+                _ => 1,
+            };
+            let (these, others) = x.split_at(rows * depth);
+            let (target, rest) = out.split_at_mut(rows * rank);
+            match rows {
+                4 => ranks::<V, _, 4>(these, a, target),
+                2 => ranks::<V, _, 2>(these, a, target),
+                _ => ranks::<V, _, 1>(these, a, target),
             }
+            (x, out) = (others, rest);
         }
     });
 }

@@ -5,7 +5,7 @@ use super::Job;
 use crate::aligned::LANES;
 use crate::elements::{Bf16, Element};
 use crate::ops::kv_write::{Kept, Pages, ReadPages};
-use crate::prefetch::{LINE_BYTES, Line};
+use crate::prefetch::{LINE_BYTES, prefetch};
 use crate::simd::math::{exp_vector, softcap_vector};
 use crate::simd::{Vector, max_lanes, sum_lanes};
 
@@ -210,8 +210,8 @@ impl Later {
 
     /// The line to ask for at element `d` of the keys.
     #[inline(always)]
-    fn line(&self, d: usize) -> Line {
-        Line::at(self.first[d % 2].wrapping_add(d / 2 * self.stride))
+    fn line(&self, d: usize) -> *const u8 {
+        self.first[d % 2].wrapping_add(d / 2 * self.stride)
     }
 }
 
@@ -288,7 +288,7 @@ unsafe fn dot<V: Vector, T: Kept, const Q: usize, const P: usize>(
         let mut sums = [[V::splat(0.0); P]; Q];
         for d in 0..dim {
             if P == 2 {
-                later.line(d).prefetch();
+                prefetch(later.line(d));
             }
             let mut keys = [V::splat(0.0); P];
             for (key, panel) in keys.iter_mut().zip(panels) {
@@ -392,7 +392,7 @@ unsafe fn weigh<V: Vector, T: Kept, const Q: usize, const N: usize>(
                 let source = values.as_ptr().add((offset + i) * padded + d);
                 let later = later.as_ptr().wrapping_add((offset + i) * padded + d).cast::<u8>();
                 for line in 0..(N * LANES * size_of::<T>()).div_ceil(LINE_BYTES) {
-                    Line::at(later.wrapping_add(line * LINE_BYTES)).prefetch();
+                    prefetch(later.wrapping_add(line * LINE_BYTES));
                 }
                 let mut value = [V::splat(0.0); N];
                 for (n, value) in value.iter_mut().enumerate() {

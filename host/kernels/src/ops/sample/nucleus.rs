@@ -98,12 +98,12 @@ impl LogitRows {
             }
             (most, above) = (floor, weight);
         }
-        for split in 0..SPLITS_MAX {
+        for split in 0.. {
             let middle = least + (most.min(scale.0) - least) * 0.5;
-            let splits = middle > least && middle < most;
-            let may_be_few = split >= SPLITS_MIN;
-            let range = (least, most);
-            if !splits || (may_be_few && self.gather_from(logits, scale, range, LISTED_MAX)) {
+            let splits = split < SPLITS_MAX && middle > least && middle < most;
+            let listed_max = if splits { LISTED_MAX } else { usize::MAX };
+            let looks = !splits || split >= SPLITS_MIN;
+            if looks && self.gather_from(logits, scale, (least, most), listed_max) {
                 break;
             }
             let weight = self.weigh_from(logits, weights, middle);
@@ -112,7 +112,6 @@ impl LogitRows {
                 false => (most, above) = (middle, weight),
             }
         }
-        self.gather_from(logits, scale, (least, most), usize::MAX);
         self.near.keep_share(need - above);
         let (logits, tokens) = (&self.near.logits, &self.near.tokens);
         let logit = logits.iter().copied().fold(f32::INFINITY, f32::min);
