@@ -51,12 +51,7 @@ fn tensors(path: &Path) -> Vec<(String, Vec<u64>, Vec<u8>)> {
 
 /// A tensor's bytes in the order of GGML's rows.
 fn in_order(name: &str, rows: u64, bytes: Vec<u8>, config: &Value) -> Vec<u8> {
-    let heads = match name {
-        _ if name.contains("q_proj") => &config["num_attention_heads"],
-        _ if name.contains("k_proj") => &config["num_key_value_heads"],
-        _ => return bytes,
-    };
-    let heads = heads.as_u64().expect("heads") as usize;
+    let Some(heads) = order::heads_of(name, config) else { return bytes };
     let values: Vec<[u8; 2]> = bytes.chunks_exact(2).map(|two| [two[0], two[1]]).collect();
     order::paired(&values, rows as usize, heads).concat()
 }
@@ -102,24 +97,12 @@ fn write(template: &str, path: &Path) {
     let mut tensors = tensors(&model.join("model.safetensors"));
     tensors.sort();
     let mut file = begin(tensors.len() as u64, 19).text("general.architecture", "llama");
-    for (key, value) in [
-        ("embedding_length", &config["hidden_size"]),
-        ("feed_forward_length", &config["intermediate_size"]),
-        ("block_count", &config["num_hidden_layers"]),
-        ("context_length", &config["max_position_embeddings"]),
-        ("attention.head_count", &config["num_attention_heads"]),
-        ("attention.head_count_kv", &config["num_key_value_heads"]),
-        ("attention.key_length", &config["head_dim"]),
-    ] {
-        let value = value.as_u64().expect("a number") as u32;
-        file = file.number(&format!("llama.{key}"), value);
-    }
-    for (key, value) in [
-        ("attention.layer_norm_rms_epsilon", &config["rms_norm_eps"]),
-        ("rope.freq_base", &config["rope_parameters"]["rope_theta"]),
-    ] {
-        let value = value.as_f64().expect("a number") as f32;
-        file = file.float(&format!("llama.{key}"), value);
+    for (name, value) in order::values(&config) {
+        let key = format!("llama.{name}");
+        file = match value.as_u64() {
+            Some(value) => file.number(&key, value as u32),
+            None => file.float(&key, value.as_f64().expect("a number") as f32),
+        };
     }
     file = with_tokenizer(file, &model, template);
     let mut data = Vec::new();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::fixture;
 use crate::gguf_file::begin;
-use crate::gguf_order::{of_file, paired};
+use crate::gguf_order::{heads_of, of_file, paired, values};
 use crate::runner::{Fixture, Plan, run};
 
 /// A fixture's tensors as floats, rows first.
@@ -51,19 +51,7 @@ fn write(
     path: &Path,
 ) {
     let key = |name: &str| format!("{architecture}.{name}");
-    let values = [
-        ("embedding_length", &config["hidden_size"]),
-        ("feed_forward_length", &config["intermediate_size"]),
-        ("block_count", &config["num_hidden_layers"]),
-        ("context_length", &config["max_position_embeddings"]),
-        ("attention.head_count", &config["num_attention_heads"]),
-        ("attention.head_count_kv", &config["num_key_value_heads"]),
-        ("attention.key_length", &config["head_dim"]),
-        ("attention.layer_norm_rms_epsilon", &config["rms_norm_eps"]),
-        ("rope.freq_base", &config["rope_parameters"]["rope_theta"]),
-    ];
-    // A width that follows from the others may be left out.
-    let values: Vec<_> = values.iter().filter(|(_, value)| !value.is_null()).collect();
+    let values = values(config);
     let mut tensors = tensors.clone();
     if let Some(frequencies) = frequencies {
         let name = "rope_freqs.weight".to_owned();
@@ -81,14 +69,9 @@ fn write(
     }
     let mut data: Vec<u8> = Vec::new();
     for (name, (shape, floats)) in &tensors {
-        let heads = match name {
-            _ if architecture != "llama" => None,
-            _ if name.contains("q_proj") => config["num_attention_heads"].as_u64(),
-            _ if name.contains("k_proj") => config["num_key_value_heads"].as_u64(),
-            _ => None,
-        };
+        let heads = (architecture == "llama").then(|| heads_of(name, config)).flatten();
         let floats = match heads {
-            Some(heads) => paired(floats, shape[0], heads as usize),
+            Some(heads) => paired(floats, shape[0], heads),
             None => floats.clone(),
         };
         let sizes: Vec<u64> = shape.iter().map(|size| *size as u64).collect();

@@ -1,5 +1,34 @@
-//! GGML's names of a model's tensors and its order of their rows, for tests that write GGUF files. Knows no
-//! architecture: which rows are turned about is for the caller to say.
+//! GGML's names of a model's tensors and values and its order of rows, for tests that write GGUF files. Does
+//! not know whether an architecture's rows are turned about: that is for the caller to say.
+
+use serde_json::Value;
+
+/// What a file says of a model, without its architecture before each name, as `config.json` has it; what that
+/// leaves out, since it follows from the others, is left out.
+pub(crate) fn values(config: &Value) -> Vec<(&'static str, &Value)> {
+    let values = [
+        ("embedding_length", &config["hidden_size"]),
+        ("feed_forward_length", &config["intermediate_size"]),
+        ("block_count", &config["num_hidden_layers"]),
+        ("context_length", &config["max_position_embeddings"]),
+        ("attention.head_count", &config["num_attention_heads"]),
+        ("attention.head_count_kv", &config["num_key_value_heads"]),
+        ("attention.key_length", &config["head_dim"]),
+        ("attention.layer_norm_rms_epsilon", &config["rms_norm_eps"]),
+        ("rope.freq_base", &config["rope_parameters"]["rope_theta"]),
+    ];
+    values.into_iter().filter(|(_, value)| !value.is_null()).collect()
+}
+
+/// Heads of a tensor whose rows GGML turns about in a Llama.
+pub(crate) fn heads_of(name: &str, config: &Value) -> Option<usize> {
+    let heads = match name {
+        _ if name.contains("q_proj") => &config["num_attention_heads"],
+        _ if name.contains("k_proj") => &config["num_key_value_heads"],
+        _ => return None,
+    };
+    Some(heads.as_u64().expect("heads") as usize)
+}
 
 /// GGML's name of a tensor of transformers.
 pub(crate) fn of_file(name: &str) -> String {
